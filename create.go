@@ -1,0 +1,303 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+)
+
+// InitOptions are the settings of Init.
+type InitOptions struct {
+	Options
+	// Profile of the trail; "" and "plain" are all that this version has.
+	Profile string
+	// SuccessorOf is the path of a trail that the new one follows. Its files
+	// are set aside and stay readable; entry 0 commits to its origin, size
+	// and root.
+	SuccessorOf string
+	// ForgetPin accepts that the path has another trail than before.
+	ForgetPin bool
+}
+
+// Init makes a trail at path and returns once it is durable. A trail that is
+// there already is an error, unless SuccessorOf or ForgetPin says what to do
+// with it.
+func Init(path string, opts *InitOptions) (*Info, error) {
+	var io InitOptions
+	if opts != nil {
+		io = *opts
+	}
+	switch io.Profile {
+	case "", "plain":
+	case "gdpr", "hipaa", "pci":
+		return nil, fmt.Errorf("init %s: profile %s: %w", path, io.Profile, ErrNotBuilt)
+	default:
+		return nil, fmt.Errorf("init %s: there is no profile of that name; profiles are plain", path)
+	}
+	log, dir, err := paths(path)
+	if err != nil {
+		return nil, err
+	}
+	there := exists(log) || exists(filepath.Join(dir, "trail.json"))
+	state := io.StateDir
+	if state == "" {
+		state = pin.DefaultDir()
+	}
+	if io.ForgetPin || io.SuccessorOf != "" {
+		if err := pin.Forget(state, log); err != nil {
+			return nil, fmt.Errorf("init %s: forget pin: %w", path, err)
+		}
+	}
+	switch {
+	case io.SuccessorOf != "":
+		if io.successor, err = setAsideOld(io.SuccessorOf, log); err != nil {
+			return nil, fmt.Errorf("init %s: successor of %s: %w", path, io.SuccessorOf, err)
+		}
+	case there && !io.ForgetPin:
+		return nil, fmt.Errorf("init %s: there is a log already", path)
+	}
+	io.ReadOnly, io.MustExist, io.quiet = false, false, true
+	t, err := Open(path, &io.Options)
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.Info(context.Background())
+	return info, errors.Join(err, t.Close())
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// successorOf is what entry 0 of a successor says about the trail before.
+type successorOf struct {
+	Origin string `json:"origin"`
+	Size   int64  `json:"size"`
+	Root   string `json:"root"`
+	VKey   string `json:"vkey"`
+	Log    string `json:"log"` // its file's name now
+}
+
+// setAsideOld renames the files of an old trail, which nobody may be writing,
+// and says what its last checkpoint covers. The directory goes first: until
+// the log follows, the path has lines without a checkpoint, which nobody
+// extends.
+func setAsideOld(old, log string) (*successorOf, error) {
+	oldLog, oldDir, err := paths(old)
+	if err != nil {
+		return nil, err
+	}
+	data, err := durable.ReadFile(durable.OS, filepath.Join(oldDir, "trail.json"), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no trail at this path", ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	id, v, err := parseIdentity(data)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := durable.OS.OpenFile(filepath.Join(oldDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := durable.OS.Lock(lock); err != nil {
+		return nil, lockedBy(lock, err)
+	}
+	s := &successorOf{Origin: id.Origin, Size: -1, VKey: id.VKey}
+	c, err := tree.NewStore(durable.OS, oldDir).Checkpoint(v)
+	name := "damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	if err == nil {
+		s.Size, s.Root = c.Size, hex.EncodeToString(c.Root[:])
+		name = fmt.Sprint(c.Size)
+	}
+	if oldLog != log {
+		s.Log = filepath.Base(oldLog)
+		return s, nil
+	}
+	base := oldDir[:len(oldDir)-len(".trail")]
+	newLog, newDir := base+"."+name+".jsonl", base+"."+name+".trail"
+	if exists(newLog) || exists(newDir) {
+		return nil, fmt.Errorf("%s is there already", newLog)
+	}
+	s.Log = filepath.Base(newLog)
+	if err := os.Rename(oldDir, newDir); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(oldLog, newLog); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, os.Rename(newDir, oldDir))
+	}
+	return s, durable.OS.SyncDir(filepath.Dir(oldLog))
+}
+
+// create makes the trail's files, under the lock. creating is there from the
+// first file until the first checkpoint is durable: a crash in between leaves
+// what the next opening throws away, and no receipt was given.
+func (t *Trail) create() error {
+	fsys := t.opts.fs
+	file := func(name string) string { return filepath.Join(t.dir, name) }
+	if err := durable.WriteFile(fsys, file("creating"), []byte("{\"format\":1}\n"), 0o600); err != nil {
+		return err
+	}
+	origin := t.opts.Origin
+	if origin == "" {
+		var b [8]byte
+		rand.Read(b[:])
+		origin = "kaizen-audit.invalid/" + hex.EncodeToString(b[:])
+	}
+	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
+	if err != nil {
+		return optionError("Origin", "it must be a name without spaces and plus signs")
+	}
+	mac := make([]byte, macKeyBytes)
+	rand.Read(mac)
+	now := t.clock.now()
+	t.id = identity{
+		Format: formatVersion, Origin: origin, Created: formatTime(now), Profile: "plain",
+		VKey: vkey, LifecycleVKey: vkey, VKeys: []keyFrom{{vkey, 0}},
+	}
+	if t.keys, err = newKeys(skey, mac); err != nil {
+		return err
+	}
+	id, err := json.Marshal(t.id)
+	if err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(fsys, file("keys"), 0o700); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{
+		{"keys/signing.key", []byte(skey + "\n")},
+		{"keys/mac.key", mac},
+		{"trail.json", append(id, '\n')},
+	} {
+		if err := durable.WriteFile(fsys, file(f.name), f.data, 0o600); err != nil {
+			return err
+		}
+	}
+	facts := map[string]any{
+		"format": formatVersion, "origin": origin, "profile": "plain", "vkey": vkey, "lifecycle_vkey": vkey,
+		"writer": t.writer(),
+	}
+	if s := t.opts.successor; s != nil {
+		facts["successor_of"] = s
+	}
+	line, err := t.ownLine(ownEntry{eventType: "AUDIT_CREATED", action: "trail_created", outputs: facts, signed: true}, now)
+	if err != nil {
+		return err
+	}
+	if err := durable.CreateFile(fsys, t.path, append(line, '\n'), 0o600); err != nil {
+		return err
+	}
+	if err := fsys.SyncDir(filepath.Dir(t.path)); err != nil {
+		return err
+	}
+	b := tree.NewBuilder()
+	b.Append(lineDigest(line))
+	snap := b.Snapshot()
+	store := tree.NewStore(fsys, t.dir)
+	if err := store.Flush(snap); err != nil {
+		return err
+	}
+	c, err := tree.Sign(t.keys.signer, snap.Size, snap.Root)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(store.Keep(c), store.Put(c)); err != nil {
+		return err
+	}
+	// Crash until here: nothing was given out, all of it is made anew.
+	return errors.Join(fsys.Remove(file("creating")), fsys.SyncDir(t.dir))
+}
+
+func newKeys(skey string, mac []byte) (*keys, error) {
+	s, err := note.NewSigner(skey)
+	return &keys{s, mac}, err
+}
+
+// discardUnfinished removes what a creation left that did not come to its
+// first checkpoint. The log has at most entry 0.
+func (t *Trail) discardUnfinished() error {
+	fsys := t.opts.fs
+	for _, name := range []string{"checkpoint", "checkpoint.tmp", "checkpoints/1", "checkpoints/1.tmp", "trail.json", "trail.json.tmp",
+		"keys/signing.key", "keys/signing.key.tmp", "keys/mac.key", "keys/mac.key.tmp"} {
+		if err := fsys.Remove(filepath.Join(t.dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := fsys.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// unfinished reports whether a creation was cut short: creating is there, no
+// checkpoint, and the log has at most one line.
+func (t *Trail) unfinished() (bool, error) {
+	fsys := t.opts.fs
+	if _, err := fsys.Stat(filepath.Join(t.dir, "creating")); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if _, err := fsys.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
+		return false, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	data, err := durable.ReadFile(fsys, t.path, maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	lines := 0
+	for _, c := range data {
+		if c == '\n' {
+			lines++
+		}
+	}
+	return lines <= 1, nil
+}
+
+// lockedBy names who holds a lock, from the lock file.
+func lockedBy(lock durable.File, err error) error {
+	if !errors.Is(err, durable.ErrLocked) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", ErrLocked, holder(lock))
+}
+
+func holder(lock durable.File) string {
+	data := make([]byte, 4096)
+	n, _ := lock.ReadAt(data, 0)
+	var w writer
+	if json.Unmarshal(data[:n], &w) != nil || w.PID == 0 {
+		return "its holder has not said who it is"
+	}
+	return w.String()
+}
+
+func lineDigest(line []byte) journal.Digest { return entry.Digest(line) }

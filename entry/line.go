@@ -1,0 +1,387 @@
+package entry
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// DefaultMaxLine is the longest line in bytes, without its newline.
+const DefaultMaxLine = 16 << 20
+
+// MaxIdempotencyKey is the longest idempotency key in bytes.
+const MaxIdempotencyKey = 256
+
+const maxEventType = 128
+
+// Stamp is what the trail adds to an event.
+type Stamp struct {
+	EventID    string
+	RecordedAt time.Time
+	// TraceID is used where the event has none.
+	TraceID string
+	// RecordedBy says who handed the event over; nil for the holder itself.
+	RecordedBy []byte
+	// Policy is the entry's policy member without zone_assumed; nil for none.
+	Policy []byte
+	// MaxLine is the longest line in bytes; 0 means DefaultMaxLine.
+	MaxLine int
+	// Trails allows the names that are the trail's own.
+	Trails bool
+}
+
+// AppendLine appends the line of ev, without a newline. On an error dst is
+// returned as it was, and the error is a *FieldError that holds a
+// *SyntaxError where JSON text is at fault, or a *LineTooLongError.
+func AppendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
+	begin := len(dst)
+	out, err := appendLine(dst, ev, st)
+	if err != nil {
+		return dst[:begin], err
+	}
+	limit := st.MaxLine
+	if limit == 0 {
+		limit = DefaultMaxLine
+	}
+	if n := len(out) - begin; n > limit {
+		return dst[:begin], &LineTooLongError{n, limit}
+	}
+	return out, nil
+}
+
+func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
+	if err := ev.check(st.Trails); err != nil {
+		return dst, err
+	}
+	at := ev.Timestamp
+	if at.IsZero() {
+		at = st.RecordedAt
+	}
+	trace := ev.TraceID
+	if trace == "" {
+		trace = st.TraceID
+	}
+	l := line{dst: dst}
+	l.dst = append(l.dst, `{"timestamp":`...)
+	l.time("timestamp", at)
+	l.text(`,"event_type":`, "event_type", ev.EventType)
+	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
+	l.text(`,"trace_id":`, "trace_id", trace)
+	l.text(`,"action":`, "action", ev.Action)
+	l.object(`,"inputs":`, "inputs", ev.Inputs, true)
+	l.object(`,"outputs":`, "outputs", ev.Outputs, true)
+	l.dst = append(l.dst, `,"duration_ms":`...)
+	l.duration(ev)
+	if ev.Success == nil || *ev.Success {
+		l.dst = append(l.dst, `,"success":true`...)
+	} else {
+		l.dst = append(l.dst, `,"success":false`...)
+	}
+	if ev.Error == nil {
+		l.dst = append(l.dst, `,"error":null`...)
+	} else {
+		l.text(`,"error":`, "error", *ev.Error)
+	}
+	l.object(`,"metadata":`, "metadata", ev.Metadata, true)
+	l.dst = append(l.dst, `,"event_id":`...)
+	l.dst = appendASCII(l.dst, st.EventID)
+	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
+	l.dst = append(l.dst, `,"recorded_at":`...)
+	l.time("recorded_at", st.RecordedAt)
+	if st.RecordedBy != nil {
+		l.dst = append(l.dst, `,"recorded_by":`...)
+		l.dst = append(l.dst, st.RecordedBy...)
+	}
+	l.some(`,"span_id":`, "span_id", ev.SpanID)
+	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
+	l.object(`,"resource":`, "resource", ev.Resource, false)
+	l.some(`,"outcome":`, "outcome", ev.Outcome)
+	l.object(`,"authority":`, "authority", ev.Authority, false)
+	l.some(`,"purpose":`, "purpose", ev.Purpose)
+	l.policy(ev.zoneAssumed, st.Policy)
+	l.dst = append(l.dst, '}')
+	return l.dst, l.err
+}
+
+// check tells what can be told without encoding.
+func (ev *Event) check(trails bool) error {
+	switch {
+	case ev.EventType == "":
+		return fieldError("event_type", "is required")
+	case ev.AgentID == "":
+		return fieldError("agent_id", "is required")
+	case ev.Action == "":
+		return fieldError("action", "is required")
+	case len(ev.EventType) > maxEventType:
+		return fieldError("event_type", "is longer than %d bytes", maxEventType)
+	case !validEventType(ev.EventType):
+		return fieldError("event_type", "must be upper-case letters, digits and underscores, beginning with a letter, such as TOOL_USE")
+	case len(ev.IdempotencyKey) > MaxIdempotencyKey:
+		return fieldError("idempotency_key", "is longer than %d bytes", MaxIdempotencyKey)
+	}
+	if !trails {
+		if len(ev.EventType) >= len(TrailPrefix) && ev.EventType[:len(TrailPrefix)] == TrailPrefix {
+			return fieldError("event_type", "names that begin with %s are the trail's own", TrailPrefix)
+		}
+		if ev.AgentID == TrailAgent {
+			return fieldError("agent_id", "%s is the trail's own", TrailAgent)
+		}
+	}
+	return nil
+}
+
+func validEventType(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+		case i > 0 && ('0' <= c && c <= '9' || c == '_'):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// line is a line being written; the first error sticks.
+type line struct {
+	dst []byte
+	err error
+}
+
+func (l *line) fail(field string, err error) {
+	if l.err == nil {
+		l.err = &FieldError{field, err}
+	}
+}
+
+var errUTF8 = errors.New("is not valid UTF-8")
+
+func (l *line) text(prefix, field, s string) {
+	l.dst = append(l.dst, prefix...)
+	var ok bool
+	if l.dst, ok = AppendString(l.dst, s); !ok {
+		l.fail(field, errUTF8)
+	}
+}
+
+func (l *line) some(prefix, field, s string) {
+	if s != "" {
+		l.text(prefix, field, s)
+	}
+}
+
+func (l *line) time(field string, t time.Time) {
+	t = t.UTC()
+	if y := t.Year(); y < 0 || y > 9999 {
+		l.fail(field, errors.New("the year is outside 0000 to 9999"))
+		return
+	}
+	l.dst = append(l.dst, '"')
+	l.dst = AppendTime(l.dst, t)
+	l.dst = append(l.dst, '"')
+}
+
+func (l *line) duration(ev *Event) {
+	if ev.number != nil {
+		if f, err := strconv.ParseFloat(bytesAsString(ev.number), 64); err != nil || f == ev.DurationMS {
+			l.dst = append(l.dst, ev.number...)
+			return
+		}
+	}
+	d := ev.DurationMS
+	if math.IsNaN(d) || math.IsInf(d, 0) || d < 0 {
+		l.fail("duration_ms", errors.New("must be a number of milliseconds, not negative"))
+		return
+	}
+	l.dst = appendFloat(l.dst, d)
+}
+
+// object writes a member that is an object; anything else is wrapped. An
+// absent one is {} or, unless required, left out.
+func (l *line) object(prefix, field string, o Object, required bool) {
+	if o.IsZero() {
+		if required {
+			l.dst = append(l.dst, prefix...)
+			l.dst = append(l.dst, '{', '}')
+		}
+		return
+	}
+	l.dst = append(l.dst, prefix...)
+	var err error
+	if l.dst, err = appendObject(l.dst, o); err != nil {
+		l.fail(field, err)
+	}
+}
+
+func appendObject(dst []byte, o Object) ([]byte, error) {
+	begin := len(dst)
+	dst, err := o.appendValue(dst, 1)
+	if err != nil {
+		return dst[:begin], err
+	}
+	if dst[begin] == '{' {
+		return dst, nil
+	}
+	// A value that is no object, seldom: written again one level deeper, so
+	// that the limit on nesting counts the wrapping.
+	if string(dst[begin:]) == "null" {
+		return append(dst[:begin], '{', '}'), nil
+	}
+	dst = append(dst[:begin], `{"value":`...)
+	if dst, err = o.appendValue(dst, 2); err != nil {
+		return dst[:begin], err
+	}
+	return append(dst, '}'), nil
+}
+
+func (l *line) policy(zoneAssumed bool, notes []byte) {
+	if !zoneAssumed && len(notes) <= 2 {
+		return
+	}
+	l.dst = append(l.dst, `,"policy":{`...)
+	if zoneAssumed {
+		l.dst = append(l.dst, `"zone_assumed":["/timestamp"]`...)
+		if len(notes) > 2 {
+			l.dst = append(l.dst, ',')
+		}
+	}
+	if len(notes) > 2 {
+		l.dst = append(l.dst, notes[1:len(notes)-1]...)
+	}
+	l.dst = append(l.dst, '}')
+}
+
+// appendValue appends whatever the object holds, checked and in our spelling.
+func (o Object) appendValue(dst []byte, depth int) ([]byte, error) {
+	if o.raw != nil {
+		out, err := AppendCompact(dst, o.raw, depth)
+		if at, ok := err.(*SyntaxError); ok && o.src != nil {
+			err = syntaxError(o.src, offsetIn(o.src, o.raw)+at.Offset, at.Reason)
+		}
+		return out, err
+	}
+	return appendAny(dst, o.value, depth)
+}
+
+// appendAny appends a Go value. What programs hand over most is written
+// without reflection; the rest goes through encoding/json.
+func appendAny(dst []byte, v any, depth int) ([]byte, error) {
+	switch v := v.(type) {
+	case nil:
+		return append(dst, "null"...), nil
+	case string:
+		out, ok := AppendString(dst, v)
+		if !ok {
+			return dst, errUTF8
+		}
+		return out, nil
+	case bool:
+		return strconv.AppendBool(dst, v), nil
+	case int:
+		return strconv.AppendInt(dst, int64(v), 10), nil
+	case int64:
+		return strconv.AppendInt(dst, v, 10), nil
+	case int32:
+		return strconv.AppendInt(dst, int64(v), 10), nil
+	case uint64:
+		return strconv.AppendUint(dst, v, 10), nil
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return dst, errors.New("a number is not finite")
+		}
+		return appendFloat(dst, v), nil
+	case map[string]any:
+		return appendMap(dst, v, depth+1)
+	case []any:
+		if depth+1 > MaxDepth {
+			return dst, errors.New("nested deeper than 128 levels")
+		}
+		dst = append(dst, '[')
+		var err error
+		for i, e := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			if dst, err = appendAny(dst, e, depth+1); err != nil {
+				return dst, err
+			}
+		}
+		return append(dst, ']'), nil
+	case Object:
+		if v.IsZero() {
+			return append(dst, "{}"...), nil
+		}
+		return v.appendValue(dst, depth)
+	case json.RawMessage:
+		return AppendCompact(dst, v, depth)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return dst, errors.New("a value can't be written as JSON")
+	}
+	return AppendCompact(dst, b, depth)
+}
+
+func appendMap(dst []byte, m map[string]any, depth int) ([]byte, error) {
+	if depth > MaxDepth {
+		return dst, errors.New("nested deeper than 128 levels")
+	}
+	var few [16]string
+	names := few[:0]
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	dst = append(dst, '{')
+	for i, name := range names {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		var ok bool
+		if dst, ok = AppendString(dst, name); !ok {
+			return dst, errors.New("a member name is not valid UTF-8")
+		}
+		dst = append(dst, ':')
+		var err error
+		if dst, err = appendAny(dst, m[name], depth); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, '}'), nil
+}
+
+// appendFloat writes a float as encoding/json does.
+func appendFloat(dst []byte, f float64) []byte {
+	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+		return strconv.AppendInt(dst, int64(f), 10)
+	}
+	format := byte('f')
+	if a := math.Abs(f); a < 1e-6 || a >= 1e21 {
+		format = 'e'
+	}
+	return strconv.AppendFloat(dst, f, format, -1, 64)
+}
+
+func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
+
+// appendASCII quotes text that is known to need no escape.
+func appendASCII(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
+func appendHex(dst, b []byte) []byte {
+	for _, c := range b {
+		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
+	}
+	return dst
+}
+
+// Digest is the digest of a line without its newline.
+func Digest(line []byte) [sha256.Size]byte { return sha256.Sum256(line) }

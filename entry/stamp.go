@@ -1,0 +1,112 @@
+package entry
+
+import (
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// TimeLayout is how an entry spells a time.
+const TimeLayout = "2006-01-02T15:04:05.000Z"
+
+// AppendTime appends t, which must be UTC and in the years 0000 to 9999, as
+// TimeLayout; digits past milliseconds are cut.
+func AppendTime(dst []byte, t time.Time) []byte {
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	two := func(dst []byte, n int, end byte) []byte {
+		return append(dst, byte('0'+n/10), byte('0'+n%10), end)
+	}
+	dst = append(dst, byte('0'+year/1000), byte('0'+year/100%10))
+	dst = two(dst, year%100, '-')
+	dst = two(dst, int(month), '-')
+	dst = two(dst, day, 'T')
+	dst = two(dst, hour, ':')
+	dst = two(dst, minute, ':')
+	dst = two(dst, second, '.')
+	ms := t.Nanosecond() / 1e6
+	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+}
+
+// localLayouts are the times without a zone that are understood: what
+// Python's datetime.isoformat() writes, with T or a space.
+var localLayouts = []string{
+	"2006-01-02T15:04:05.999999999",
+	"2006-01-02 15:04:05.999999999",
+}
+
+// ParseTime reads an RFC 3339 time of any precision. A time without a zone is
+// taken as local time, which local reports.
+func ParseTime(s string) (t time.Time, local bool, err error) {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t, false, nil
+	}
+	if t, err := time.Parse("2006-01-02 15:04:05.999999999Z07:00", s); err == nil {
+		return t, false, nil
+	}
+	for _, layout := range localLayouts {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, true, nil
+		}
+	}
+	return time.Time{}, false, errors.New("must be an RFC 3339 time such as 2025-10-26T10:53:45.123Z")
+}
+
+// randomness is fetched a page at a time: a call for each event would cost
+// more than encoding it.
+var randomness struct {
+	sync.Mutex
+	buf  [1024]byte
+	left int
+}
+
+// random fills b, at most 32 bytes, with fresh bits of crypto/rand. A byte
+// that was given out is wiped, so that no later read of memory shows it.
+func random(b []byte) {
+	r := &randomness
+	r.Lock()
+	if r.left < len(b) {
+		rand.Read(r.buf[:]) // never fails: crypto/rand ends the program rather
+		r.left = len(r.buf)
+	}
+	from := r.buf[r.left-len(b) : r.left]
+	copy(b, from)
+	clear(from)
+	r.left -= len(b)
+	r.Unlock()
+}
+
+// NewEventID makes a UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds and 74
+// fresh random bits. They keep a published line digest from being guessed, so
+// no counter takes their place.
+func NewEventID(t time.Time) string {
+	var id [16]byte
+	random(id[6:])
+	ms := uint64(t.UnixMilli())
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	out := make([]byte, 0, 36)
+	for i, b := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			out = append(out, '-')
+		}
+		out = append(out, hexDigits[b>>4], hexDigits[b&15])
+	}
+	return bytesAsString(out)
+}
+
+// NewTraceID makes a trace id as W3C Trace Context has it: 32 lower-case hex
+// digits, random.
+func NewTraceID() string {
+	var id [16]byte
+	random(id[:])
+	return bytesAsString(appendHex(make([]byte, 0, 32), id[:]))
+}
+
+// bytesAsString shares b, which must not change afterwards.
+func bytesAsString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

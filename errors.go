@@ -1,0 +1,35 @@
+package audit
+
+import "errors"
+
+// Errors that a caller may want to tell apart, with errors.Is.
+var (
+	// ErrClosed: the trail was closed.
+	ErrClosed = errors.New("trail is closed")
+	// ErrReadOnly: the trail was opened for reading.
+	ErrReadOnly = errors.New("trail is open for reading only")
+	// ErrLocked: another process writes the trail; the error names it.
+	ErrLocked = errors.New("trail is written by another process")
+	// ErrFull: no space is left; nothing was recorded, and a later Record may
+	// succeed.
+	ErrFull = errors.New("no space left on the device")
+	// ErrStopped: a sync failed, and the trail takes no more writes until it
+	// is opened again.
+	ErrStopped = errors.New("trail has stopped after a failed write")
+	// ErrConflict: the idempotency key was used for another event.
+	ErrConflict = errors.New("idempotency key was used for another event")
+	// ErrRefused: the event can't be recorded as it is.
+	ErrRefused = errors.New("event refused")
+	// ErrDamaged: the trail does not match its checkpoint, or has none. It is
+	// not extended.
+	ErrDamaged = errors.New("trail is damaged")
+	// ErrUnknown: the caller stopped waiting; the event was accepted and its
+	// outcome is not known.
+	ErrUnknown = errors.New("outcome of the accepted event is not known")
+	// ErrNotFound: there is no trail, or no such entry.
+	ErrNotFound = errors.New("not found")
+	// ErrPinned: the path's trail is not the one that was seen before.
+	ErrPinned = errors.New("another trail was pinned for this path")
+	// ErrNotBuilt: an option that this version does not have yet.
+	ErrNotBuilt = errors.New("not in this version")
+)

@@ -1,0 +1,197 @@
+package audit
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+)
+
+// Info says how a trail is.
+type Info struct {
+	Path    string    `json:"path"`
+	Dir     string    `json:"dir"`
+	Origin  string    `json:"origin"`
+	VKey    string    `json:"vkey"`
+	Profile string    `json:"profile"`
+	Created time.Time `json:"created"`
+	// Entries is the number of complete lines; Covered of those under the
+	// latest checkpoint, whose root is Root (base64).
+	Entries int64  `json:"entries"`
+	Covered int64  `json:"covered"`
+	Root    string `json:"root"`
+	// LagSeconds is how long the oldest uncovered entry has waited, as far as
+	// this process knows; over 10 it is a warning too.
+	LagSeconds float64 `json:"lag_seconds"`
+	// Segments are the sealed and cut-off ones.
+	Segments  []SegmentInfo `json:"segments"`
+	OpenFirst int64         `json:"open_first"`
+	OpenBytes int64         `json:"open_bytes"`
+	// Holder is who writes the trail now; empty if nobody does.
+	Holder string `json:"holder"`
+	// Pin is "new", "known", or "none: reason".
+	Pin string `json:"pin"`
+	// KeyReadableBy says who can read the signing key, and so rewrite and
+	// sign again.
+	KeyReadableBy string `json:"key_readable_by"`
+	// AnchoredTo is the size of the last checkpoint that this process saw
+	// arrive outside; -1 if it knows of none.
+	AnchoredTo int64 `json:"anchored_to"`
+	// RetentionDays, Encryption and AccessControl as the report says them.
+	RetentionDays int    `json:"retention_days"`
+	Encryption    string `json:"encryption"`
+	AccessControl string `json:"access_control"`
+	Spooled       int    `json:"spooled"`
+	// Warnings are what needs somebody's attention.
+	Warnings []string `json:"warnings"`
+}
+
+// lagAlarm is the lag from which on it is a warning.
+const lagAlarm = 10 * time.Second
+
+// Info looks at the trail. It is no reading of entries and is not recorded.
+func (t *Trail) Info(ctx context.Context) (*Info, error) {
+	i := &Info{
+		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.id.VKey, Profile: t.id.Profile,
+		Pin: t.pin, AnchoredTo: -1, RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
+		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
+	}
+	i.Created, _, _ = entry.ParseTime(t.id.Created)
+	view, err := t.view()
+	if err != nil {
+		return nil, fmt.Errorf("info %s: %w", t.path, err)
+	}
+	defer view.Close()
+	parts := view.Parts()
+	open := parts[len(parts)-1]
+	for _, p := range parts[:len(parts)-1] {
+		i.Segments = append(i.Segments, segmentInfo(p))
+	}
+	i.OpenFirst = open.First
+	if i.Entries, err = view.Count(ctx); err != nil {
+		return nil, fmt.Errorf("info %s: %w", t.path, err)
+	}
+	if fi, err := t.opts.fs.Stat(t.path); err == nil {
+		i.OpenBytes = fi.Size()
+	}
+	c, _, err := t.latest()
+	if err != nil {
+		i.Warnings = append(i.Warnings, "no checkpoint that can be read: "+err.Error())
+	} else {
+		i.Covered, i.Root = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
+	}
+	t.keyExposure(i)
+	if files, err := t.opts.fs.ReadDir(filepath.Join(t.dir, "spool")); err == nil {
+		i.Spooled = len(files)
+	}
+	if t.journal != nil {
+		lag := t.signer.lag()
+		i.LagSeconds = lag.Seconds()
+		if lag > lagAlarm {
+			why := ""
+			if err := t.signer.failed.Load(); err != nil {
+				why = ": " + (*err).Error()
+			}
+			i.Warnings = append(i.Warnings, fmt.Sprintf("the checkpoint lags %s behind%s", lag.Round(time.Second), why))
+		}
+		if err := t.journal.Err(); err != nil {
+			i.Warnings = append(i.Warnings, err.Error())
+		}
+		for _, s := range t.signer.sinks {
+			i.AnchoredTo = max(i.AnchoredTo, s.sent.Load())
+		}
+		i.Holder = t.writer().String()
+	} else {
+		i.Holder = t.holder()
+	}
+	return i, nil
+}
+
+// holder says who holds the lock.
+func (t *Trail) holder() string {
+	f, err := t.opts.fs.OpenFile(filepath.Join(t.dir, "lock"), os.O_RDWR, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if err := t.opts.fs.Lock(f); errors.Is(err, durable.ErrLocked) {
+		return holder(f)
+	}
+	return ""
+}
+
+// keyExposure says who can read the signing key.
+func (t *Trail) keyExposure(i *Info) {
+	fi, err := t.opts.fs.Stat(filepath.Join(t.dir, "keys", "signing.key"))
+	if err != nil {
+		i.KeyReadableBy = "not beside the trail"
+		return
+	}
+	switch mode := fi.Mode().Perm(); {
+	case mode&0o004 != 0:
+		i.KeyReadableBy = "everybody on this machine"
+	case mode&0o040 != 0:
+		i.KeyReadableBy = "its owner and its group"
+	default:
+		i.KeyReadableBy = "its owner and root"
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		i.Warnings = append(i.Warnings, "keys/signing.key can be read by others: chmod 600 it, and see the threat model")
+	}
+}
+
+// pinnedOrigin gives the origin that was seen before at path, "" if none was.
+func pinnedOrigin(dir, path string) string {
+	p, ok, err := pin.Path(dir, path)
+	if err != nil || !ok {
+		return ""
+	}
+	return p.Origin
+}
+
+// checkNotPinned refuses to make a trail where another one was.
+func (t *Trail) checkNotPinned() error {
+	dir := t.stateDir()
+	if dir == "" {
+		return nil
+	}
+	if was := pinnedOrigin(dir, t.path); was != "" && was != t.opts.Origin {
+		return fmt.Errorf("%w: it was %s and is gone; if a new one is right: kaizen-audit init --forget-pin --log %s", ErrPinned, was, t.path)
+	}
+	return nil
+}
+
+// warnings keeps the newest few.
+type warnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+const maxWarnings = 20
+
+func (w *warnings) add(s string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.Contains(w.all, s) {
+		return
+	}
+	if len(w.all) == maxWarnings {
+		w.all = slices.Delete(w.all, 0, 1)
+	}
+	w.all = append(w.all, s)
+}
+
+func (w *warnings) list() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string{}, w.all...)
+}

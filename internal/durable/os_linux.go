@@ -1,0 +1,36 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+)
+
+const fallocKeepSize = 0x01 // FALLOC_FL_KEEP_SIZE, linux/falloc.h
+
+func (f osFile) Sync() error {
+	for {
+		err := syscall.Fdatasync(int(f.Fd()))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return &fs.PathError{Op: "sync", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+func (f osFile) Reserve(size int64) error {
+	for {
+		err := syscall.Fallocate(int(f.Fd()), fallocKeepSize, 0, size)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOSYS):
+			return errors.ErrUnsupported
+		default:
+			return &fs.PathError{Op: "reserve", Path: f.Name(), Err: err}
+		}
+	}
+}

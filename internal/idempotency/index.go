@@ -1,0 +1,351 @@
+// Package idempotency remembers which entry an idempotency key belongs to,
+// exactly, for [Window], in bounded memory.
+//
+// The newest keys are in memory; older ones are in run files: sorted records
+// of a keyed hash of the key (HMAC-SHA-256 under the trail's mac.key, cut to
+// 16 bytes) and the entry's index. Runs are derived from the lines and can be
+// rebuilt; a run that is broken is an error that says so. Covered says up to
+// which index the runs know.
+//
+// An Index is safe for concurrent use.
+package idempotency
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// Window is how long a key is remembered at least.
+const Window = 7 * 24 * time.Hour
+
+const (
+	// inMemory is how many keys are kept in memory: about 4 MB of map.
+	inMemory = 1 << 16
+	// fanout is how many runs of one size class are merged into one.
+	fanout = 4
+
+	magic      = "kaizen-audit idempotency 1\n"
+	headBytes  = 56 // magic padded to 32, then from, to and newest time
+	recordSize = 24
+)
+
+type mac [16]byte
+
+// Index is an open index.
+type Index struct {
+	fs  durable.FS
+	dir string
+	key []byte
+
+	mu     sync.Mutex
+	recent map[mac]int64
+	newest time.Time // of recent
+	from   int64     // the first index that recent is about
+	runs   []*run    // ascending
+}
+
+type run struct {
+	name     string
+	from, to int64
+	newest   time.Time
+	n        int64
+	file     durable.File
+}
+
+// Open opens the runs in dir, which need not be there. Runs older than Window
+// are Flush's to remove.
+func Open(fsys durable.FS, dir string, key []byte) (*Index, error) {
+	x := &Index{fs: fsys, dir: dir, key: key, recent: map[mac]int64{}}
+	files, err := fsys.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return x, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".keys") {
+			continue
+		}
+		r, err := openRun(fsys, filepath.Join(dir, f.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("idempotency keys %s: %w (remove the file: it is made again from the lines)", f.Name(), err)
+		}
+		x.runs = append(x.runs, r)
+	}
+	slices.SortFunc(x.runs, func(a, b *run) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), -cmp.Compare(a.to, b.to))
+	})
+	// A crash between a merge and the removal of its parts leaves both.
+	kept := x.runs[:0]
+	for _, r := range x.runs {
+		if n := len(kept); n > 0 && r.to <= kept[n-1].to {
+			r.file.Close()
+			if err := fsys.Remove(r.name); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		kept = append(kept, r)
+	}
+	x.runs = kept
+	x.from = x.Covered()
+	return x, nil
+}
+
+// Close closes the runs.
+func (x *Index) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var errs []error
+	for _, r := range x.runs {
+		errs = append(errs, r.file.Close())
+	}
+	x.runs = nil
+	return errors.Join(errs...)
+}
+
+// Covered is the index up to which the runs know all keys.
+func (x *Index) Covered() int64 {
+	if len(x.runs) == 0 {
+		return 0
+	}
+	return x.runs[len(x.runs)-1].to
+}
+
+func (x *Index) mac(key string) (m mac) {
+	h := hmac.New(sha256.New, x.key)
+	h.Write([]byte("idempotency key\x00"))
+	h.Write([]byte(key))
+	copy(m[:], h.Sum(nil))
+	return m
+}
+
+// Lookup gives the index of the entry that has a key.
+func (x *Index) Lookup(key string) (index int64, ok bool, err error) {
+	m := x.mac(key)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if index, ok := x.recent[m]; ok {
+		return index, true, nil
+	}
+	for i := len(x.runs) - 1; i >= 0; i-- {
+		if index, ok, err := x.runs[i].lookup(m); ok || err != nil {
+			return index, ok, err
+		}
+	}
+	return 0, false, nil
+}
+
+// Add notes that the entry at index has a key. Entries are added in the order
+// of their indexes, but for those under way at once.
+func (x *Index) Add(key string, index int64, at time.Time) error {
+	m := x.mac(key)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.recent[m] = index
+	if at.After(x.newest) {
+		x.newest = at
+	}
+	if len(x.recent) < 2*inMemory {
+		return nil
+	}
+	// The newest half stays: entries under way may still add below them.
+	indexes := make([]int64, 0, len(x.recent))
+	for _, i := range x.recent {
+		indexes = append(indexes, i)
+	}
+	slices.Sort(indexes)
+	return x.spillLocked(indexes[len(indexes)/2])
+}
+
+// Flush makes the keys of all entries below size durable and forgets those
+// older than Window.
+func (x *Index) Flush(size int64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if size <= x.from || len(x.recent) == 0 && len(x.runs) > 0 && size-x.from < inMemory {
+		return nil
+	}
+	return x.spillLocked(size)
+}
+
+// spillLocked writes the keys of entries below to into a run.
+func (x *Index) spillLocked(to int64) error {
+	records := make([]byte, 0, recordSize*len(x.recent))
+	rest := map[mac]int64{}
+	for m, index := range x.recent {
+		if index >= to {
+			rest[m] = index
+			continue
+		}
+		records = append(records, m[:]...)
+		records = binary.BigEndian.AppendUint64(records, uint64(index))
+	}
+	r, err := x.writeRun(x.from, to, x.newest, records)
+	if err != nil {
+		return err
+	}
+	x.runs = append(x.runs, r)
+	x.recent, x.from = rest, to
+	return x.tidyLocked()
+}
+
+// tidyLocked merges runs of like size and removes the old ones.
+func (x *Index) tidyLocked() error {
+	for len(x.runs) > 1 && x.newest.Sub(x.runs[0].newest) > Window {
+		if err := x.dropLocked(0); err != nil {
+			return err
+		}
+	}
+	for {
+		n := len(x.runs)
+		k := n - 1 // the last k.. runs are no larger than fanout times the newest
+		size := x.runs[n-1].n + 1
+		for k > 0 && x.runs[k-1].n <= size*fanout {
+			k--
+			size += x.runs[k].n
+		}
+		if n-k < fanout {
+			return nil
+		}
+		var records []byte
+		var newest time.Time
+		for _, r := range x.runs[k:] {
+			b := make([]byte, r.n*recordSize)
+			if _, err := r.file.ReadAt(b, headBytes); err != nil {
+				return fmt.Errorf("idempotency keys: %w", err)
+			}
+			records = append(records, b...)
+			if r.newest.After(newest) {
+				newest = r.newest
+			}
+		}
+		merged, err := x.writeRun(x.runs[k].from, x.runs[n-1].to, newest, records)
+		if err != nil {
+			return err
+		}
+		for len(x.runs) > k {
+			if err := x.dropLocked(k); err != nil {
+				return err
+			}
+		}
+		x.runs = append(x.runs, merged)
+	}
+}
+
+func (x *Index) dropLocked(i int) error {
+	r := x.runs[i]
+	x.runs = slices.Delete(x.runs, i, i+1)
+	return errors.Join(r.file.Close(), x.fs.Remove(r.name))
+}
+
+// writeRun writes a run file: the head, the records sorted by hash, and the
+// SHA-256 of both.
+func (x *Index) writeRun(from, to int64, newest time.Time, records []byte) (*run, error) {
+	sort.Sort(byHash(records))
+	data := make([]byte, 32, headBytes+len(records)+sha256.Size)
+	copy(data, magic)
+	data = binary.BigEndian.AppendUint64(data, uint64(from))
+	data = binary.BigEndian.AppendUint64(data, uint64(to))
+	data = binary.BigEndian.AppendUint64(data, uint64(max(newest.UnixMilli(), 0)))
+	data = append(data, records...)
+	sum := sha256.Sum256(data)
+	data = append(data, sum[:]...)
+	if err := durable.MkdirAll(x.fs, x.dir, 0o700); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(x.dir, fmt.Sprintf("%020d-%020d.keys", from, to))
+	if err := durable.WriteFile(x.fs, name, data, 0o600); err != nil {
+		return nil, err
+	}
+	return openRun(x.fs, name)
+}
+
+// byHash sorts records, which are kept in one piece.
+type byHash []byte
+
+func (b byHash) at(i int) []byte    { return b[i*recordSize : (i+1)*recordSize] }
+func (b byHash) Len() int           { return len(b) / recordSize }
+func (b byHash) Less(i, j int) bool { return bytes.Compare(b.at(i), b.at(j)) < 0 }
+func (b byHash) Swap(i, j int) {
+	var t [recordSize]byte
+	copy(t[:], b.at(i))
+	copy(b.at(i), b.at(j))
+	copy(b.at(j), t[:])
+}
+
+// maxRun bounds what is read as a run: a week of 50,000 keys a second has
+// 30 thousand million, which never fits one file of ours.
+const maxRun = 1 << 31
+
+func openRun(fsys durable.FS, name string) (_ *run, err error) {
+	data, err := durable.ReadFile(fsys, name, maxRun)
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseRun(data)
+	if err != nil {
+		return nil, err
+	}
+	r.name = name
+	r.file, err = fsys.OpenFile(name, os.O_RDONLY, 0)
+	return r, err
+}
+
+// parseRun checks a run file.
+func parseRun(data []byte) (*run, error) {
+	head := append([]byte(magic), make([]byte, 32-len(magic))...)
+	n := len(data) - headBytes - sha256.Size
+	if n < 0 || n%recordSize != 0 || !bytes.Equal(data[:32], head) {
+		return nil, errors.New("not a file of idempotency keys, or of another version")
+	}
+	sum := sha256.Sum256(data[:headBytes+n])
+	if !bytes.Equal(sum[:], data[headBytes+n:]) {
+		return nil, errors.New("the checksum is wrong")
+	}
+	r := &run{
+		from: int64(binary.BigEndian.Uint64(data[32:])), to: int64(binary.BigEndian.Uint64(data[40:])),
+		newest: time.UnixMilli(int64(binary.BigEndian.Uint64(data[48:]))), n: int64(n / recordSize),
+	}
+	if r.from < 0 || r.to < r.from {
+		return nil, errors.New("the range is not possible")
+	}
+	return r, nil
+}
+
+// lookup looks a hash up by halving: some 20 reads of the page cache.
+func (r *run) lookup(m mac) (int64, bool, error) {
+	low, high := int64(0), r.n // it is in [low, high)
+	var b [recordSize]byte
+	for low < high {
+		mid := low + (high-low)/2
+		if _, err := r.file.ReadAt(b[:], headBytes+mid*recordSize); err != nil {
+			return 0, false, fmt.Errorf("idempotency keys: %w", err)
+		}
+		switch c := bytes.Compare(m[:], b[:len(m)]); {
+		case c == 0:
+			return int64(binary.BigEndian.Uint64(b[len(m):])), true, nil
+		case c < 0:
+			high = mid
+		default:
+			low = mid + 1
+		}
+	}
+	return 0, false, nil
+}

@@ -1,0 +1,478 @@
+package journal
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// Digest is the SHA-256 of a line without its newline.
+type Digest = [sha256.Size]byte
+
+// Mode says when an append is acknowledged.
+type Mode int
+
+// Modes, as the trail's durability documents them.
+const (
+	Durable Mode = iota
+	Written
+	Queued
+)
+
+const (
+	// batchBytes bounds the lines that wait for a commit, unless one append
+	// alone is larger: whoever comes after waits for the next batch.
+	batchBytes = 4 << 20
+	// maxUnsynced bounds what Written and Queued write between two syncs, so
+	// that what a power failure can tear is bounded too.
+	maxUnsynced = 32 << 20
+	// reserveStep is how much space is reserved at a time, beyond what is
+	// accepted and not yet written.
+	reserveStep = 8 << 20
+	// retryFull is how long a queued batch waits for space.
+	retryFull = 200 * time.Millisecond
+	// offsetEvery is how many lines lie between two remembered offsets.
+	offsetEvery = 1024
+)
+
+// Errors of appends. After an error that is ErrStopped the journal takes no
+// more lines, and every later call returns that first error.
+var (
+	ErrClosed  = errors.New("journal is closed")
+	ErrFull    = errors.New("no space left")
+	ErrStopped = errors.New("journal has stopped")
+	// ErrUnknown: the caller's context ended while its lines were being
+	// written; they may or may not become part of the trail.
+	ErrUnknown = errors.New("outcome not known")
+)
+
+// Options of Open.
+type Options struct {
+	FS   durable.FS
+	Path string // the open segment
+	Dir  string // the trail's directory
+	Mode Mode
+	// Acknowledged is called with the digests of every batch, in order,
+	// before its callers are woken; it must not keep the slice, nor call the
+	// journal. In mode Durable the lines are on disk; otherwise Sync says up
+	// to where.
+	Acknowledged func(first int64, digests []Digest)
+}
+
+// Journal is an open journal. It is safe for concurrent use once Start was
+// called.
+type Journal struct {
+	opts Options
+
+	// commit is held by whoever writes to the open segment, with these under
+	// it.
+	commit     sync.Mutex
+	file       durable.File
+	offset     int64 // end of the open segment's last line
+	reserved   int64 // space asked for, from the file's start
+	noReserve  bool  // the file system can't
+	bytesUnsyn int64 // bytes written since the last sync
+
+	// closing is closed when Close begins.
+	closing chan struct{}
+
+	mu       sync.Mutex // with these under it
+	cur      *batch
+	spare    batch      // buffers of the batch before, to be used again
+	leading  bool       // somebody leads or is about to
+	idle     *sync.Cond // leading went false
+	accepted int64      // index of the next line to be accepted
+	lowSpace bool       // no space is reserved for what is accepted
+	first    int64      // of the open segment
+	next     int64      // index of the next line to be acknowledged
+	size     int64      // acknowledged bytes of the open segment
+	synced   int64      // lines known to be on disk
+	offsets  []int64    // of every offsetEvery-th line of the open segment
+	segments []Segment  // sealed and cut off, ascending
+	stopped  error
+	closed   bool
+}
+
+// batch is what one commit writes.
+type batch struct {
+	buf     []byte
+	digests []Digest
+	room    chan struct{} // closed when taken; made by who waits for it
+	done    chan struct{} // closed when committed; made by who waits for it
+	first   int64
+	err     error
+}
+
+// Append adds lines: buf holds them, each with its newline, digests one for
+// each. They are committed together, in order. It returns the index of the
+// first once they are acknowledged.
+//
+// An error that is ErrUnknown says that the context ended after the lines were
+// accepted. With ErrFull, and with the context's own error, none of them was
+// recorded. After ErrStopped a later opening tells.
+func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (first int64, err error) {
+	j.mu.Lock()
+	for {
+		if err := j.refuseLocked(); err != nil {
+			j.mu.Unlock()
+			return 0, err
+		}
+		b := j.cur
+		if len(b.buf) == 0 || len(b.buf)+len(buf) <= batchBytes {
+			break
+		}
+		if b.room == nil {
+			b.room = make(chan struct{})
+		}
+		room := b.room
+		j.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		j.mu.Lock()
+	}
+	b, at := j.cur, int64(len(j.cur.digests))
+	b.buf = append(b.buf, buf...)
+	b.digests = append(b.digests, digests...)
+	first = j.accepted
+	j.accepted += int64(len(digests))
+	// Queued lines are not waited for, unless no space is reserved for them:
+	// a full disk is met before the acknowledgement.
+	wait := j.opts.Mode != Queued || j.lowSpace || len(buf) > batchBytes
+	lead := !j.leading
+	j.leading = true
+	inline := lead && wait && ctx.Done() == nil
+	if wait && !inline && b.done == nil {
+		b.done = make(chan struct{})
+	}
+	done := b.done
+	j.mu.Unlock()
+
+	switch {
+	case inline:
+		j.lead(true)
+	case lead:
+		go j.lead(false)
+	}
+	if !wait {
+		return first, nil
+	}
+	if !inline {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			select {
+			case <-done:
+			default:
+				return 0, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+			}
+		}
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.first + at, nil
+}
+
+func (j *Journal) refuseLocked() error {
+	switch {
+	case j.stopped != nil:
+		return j.stopped
+	case j.closed:
+		return ErrClosed
+	}
+	return nil
+}
+
+// lead commits the current batch and sees to it that what arrives meanwhile is
+// committed too. The caller has set leading.
+func (j *Journal) lead(inline bool) {
+	for {
+		j.commit.Lock()
+		b := j.take()
+		j.commitBatch(b)
+		j.commit.Unlock()
+
+		j.mu.Lock()
+		more := len(j.cur.buf) > 0
+		if !more {
+			j.leading = false
+			j.idle.Broadcast()
+		}
+		if b.done != nil {
+			close(b.done)
+		}
+		j.mu.Unlock()
+		switch {
+		case !more:
+			return
+		case inline:
+			go j.lead(false)
+			return
+		}
+	}
+}
+
+// take makes the current batch the one that is committed.
+func (j *Journal) take() *batch {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.cur
+	if b.room != nil {
+		close(b.room)
+	}
+	j.cur = &batch{buf: j.spare.buf[:0], digests: j.spare.digests[:0]}
+	j.spare = batch{}
+	return b
+}
+
+// commitBatch writes a batch, under commit. Its error is in the batch.
+func (j *Journal) commitBatch(b *batch) {
+	for {
+		j.mu.Lock()
+		err, closed := j.stopped, j.closed
+		j.mu.Unlock()
+		if err == nil {
+			err = j.write(b.buf)
+		}
+		b.err = err
+		if !errors.Is(err, ErrFull) || j.opts.Mode != Queued || closed {
+			break
+		}
+		// What was accepted into the queue was acknowledged: it waits.
+		select {
+		case <-time.After(retryFull):
+		case <-j.closing:
+		}
+	}
+	// The lines are what the disk has now: say so before anyone is woken.
+	n := int64(len(b.digests))
+	j.mu.Lock()
+	b.first = j.next
+	if b.err == nil {
+		j.rememberLocked(b.buf, n)
+		if j.opts.Mode == Durable {
+			j.synced = j.next
+		}
+	} else {
+		j.accepted = j.next + int64(len(j.cur.digests))
+	}
+	j.mu.Unlock()
+	if b.err == nil && j.opts.Acknowledged != nil {
+		j.opts.Acknowledged(b.first, b.digests)
+	}
+	j.mu.Lock()
+	if cap(b.buf) <= 2*batchBytes { // a giant is left to the collector
+		j.spare = batch{buf: b.buf, digests: b.digests}
+	}
+	b.buf, b.digests = nil, nil
+	j.mu.Unlock()
+}
+
+// rememberLocked counts acknowledged lines in, and remembers where every
+// offsetEvery-th of them begins.
+func (j *Journal) rememberLocked(buf []byte, n int64) {
+	from, to := j.next-j.first, j.next-j.first+n
+	if from/offsetEvery != to/offsetEvery || from%offsetEvery == 0 {
+		at := 0
+		for i := from; i < to; i++ {
+			if i%offsetEvery == 0 {
+				j.offsets = append(j.offsets, j.size+int64(at))
+			}
+			at += lineEnd(buf[at:])
+		}
+	}
+	j.next += n
+	j.size += int64(len(buf))
+}
+
+// write appends to the open segment and, in mode Durable, syncs it. Crash: the
+// file ends in a prefix of buf, or in garbage as long as buf, none of it
+// acknowledged.
+func (j *Journal) write(buf []byte) error {
+	if err := j.reserve(int64(len(buf))); err != nil {
+		return err
+	}
+	n, err := j.file.Write(buf)
+	if err == nil && n < len(buf) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		// Half a line must not stay before the next one (invariant 5).
+		if cut := j.file.Truncate(j.offset); cut != nil {
+			return j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
+		}
+		j.reserved = j.offset // truncation gave the space back
+		if isFull(err) {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return j.stop(fmt.Errorf("write: %w", err))
+	}
+	j.offset += int64(len(buf))
+	j.bytesUnsyn += int64(len(buf))
+	if j.opts.Mode == Durable || j.bytesUnsyn >= maxUnsynced {
+		// Invariant 1. Crash after this: the lines are there.
+		if err := j.file.Sync(); err != nil {
+			return j.stop(fmt.Errorf("sync: %w", err))
+		}
+		j.bytesUnsyn = 0
+	}
+	return nil
+}
+
+// reserve asks for space for need bytes and for all that may be accepted
+// while they are written. Where there is not so much, exactly for need.
+func (j *Journal) reserve(need int64) error {
+	const ahead = 2 * batchBytes
+	if j.noReserve || j.offset+need+ahead <= j.reserved {
+		return nil
+	}
+	low := false
+	want := j.offset + need + ahead + reserveStep
+	err := j.file.Reserve(want)
+	if isFull(err) {
+		low = true
+		if want = j.offset + need; want > j.reserved {
+			err = j.file.Reserve(want)
+		} else {
+			want, err = j.reserved, nil
+		}
+	}
+	j.mu.Lock()
+	j.lowSpace = low
+	j.mu.Unlock()
+	switch {
+	case err == nil:
+		j.reserved = want
+	case errors.Is(err, errors.ErrUnsupported):
+		j.noReserve = true
+	case isFull(err):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	// Any other error: the write itself will tell.
+	return nil
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// stop makes err the first error of all later calls (invariant 4).
+func (j *Journal) stop(err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.stopped == nil {
+		j.stopped = fmt.Errorf("%w: %w", ErrStopped, err)
+	}
+	return j.stopped
+}
+
+// Sync makes every acknowledged line durable and returns how many there are.
+func (j *Journal) Sync() (size int64, err error) {
+	j.mu.Lock()
+	next, err := j.next, j.stopped
+	current := j.synced == next
+	j.mu.Unlock()
+	if err != nil || current {
+		return next, err
+	}
+	// The commit lock is not held: appends go on while the disk works. A seal
+	// in between has synced the file that it closed.
+	j.commit.Lock()
+	j.mu.Lock()
+	file, next := j.file, j.next
+	j.mu.Unlock()
+	j.bytesUnsyn = 0
+	j.commit.Unlock()
+	if err := file.Sync(); err != nil {
+		j.mu.Lock()
+		sealed := j.synced >= next
+		j.mu.Unlock()
+		if !sealed {
+			return 0, j.stop(fmt.Errorf("sync: %w", err))
+		}
+	}
+	j.mu.Lock()
+	j.synced = max(j.synced, next)
+	j.mu.Unlock()
+	return next, nil
+}
+
+// Next is the number of acknowledged lines in the trail.
+func (j *Journal) Next() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next
+}
+
+// OpenSegment gives the first index of the open segment and its size in bytes.
+func (j *Journal) OpenSegment() (first, size int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.first, j.size
+}
+
+// Err is the error that stopped the journal.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stopped
+}
+
+// Close commits what was accepted, syncs and closes the file. It returns what
+// kept accepted lines from being written.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	close(j.closing)
+	lead := len(j.cur.buf) > 0 && !j.leading
+	if lead {
+		j.leading = true
+	}
+	j.mu.Unlock()
+	if lead {
+		j.lead(false)
+	}
+	j.mu.Lock()
+	for j.leading { // whoever leads now finishes first
+		j.idle.Wait()
+	}
+	j.mu.Unlock()
+	j.commit.Lock()
+	defer j.commit.Unlock()
+	var errs []error
+	if j.Err() == nil {
+		if !j.noReserve && j.reserved > j.offset {
+			errs = append(errs, j.file.Truncate(j.offset))
+		}
+		errs = append(errs, j.file.Sync())
+		if err := errors.Join(errs...); err == nil {
+			j.mu.Lock()
+			j.synced = j.next
+			j.mu.Unlock()
+		}
+	}
+	j.mu.Lock()
+	if lost := j.accepted - j.next; lost > 0 && j.opts.Mode == Queued {
+		cause := j.stopped
+		if cause == nil {
+			cause = ErrFull
+		}
+		errs = append(errs, fmt.Errorf("%d accepted entries were not written: %w", lost, cause))
+	}
+	j.mu.Unlock()
+	return errors.Join(append(errs, j.file.Close())...)
+}

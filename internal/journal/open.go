@@ -1,0 +1,297 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// Names on disk.
+const (
+	segmentsDir  = "segments"
+	asideDir     = "aside"
+	plainSuffix  = ".jsonl"
+	sealedSuffix = ".jsonl.zst"
+	// nextSuffix ends the name of the successor of the open segment while it
+	// is made, beside it: a rename must not cross file systems.
+	nextSuffix = ".next"
+)
+
+// Open locks the open segment, which must be there, and finds where it begins.
+// The trail's own lock must be held. What a seal left half done is undone.
+// Replay and then Start must follow before the first Append.
+func Open(opts Options) (*Journal, error) {
+	j := &Journal{opts: opts, cur: &batch{}, closing: make(chan struct{})}
+	j.idle = sync.NewCond(&j.mu)
+	var err error
+	if j.file, err = lockedFile(opts.FS, opts.Path); err != nil {
+		return nil, err
+	}
+	if err := j.undoSeal(); err != nil {
+		return nil, errors.Join(err, j.file.Close())
+	}
+	j.segments, err = listSegments(opts.FS, opts.Dir)
+	if err == nil {
+		j.first, err = endOfSegments(opts.FS, opts.Dir, j.segments)
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.file.Close())
+	}
+	return j, nil
+}
+
+// lockedFile opens the open segment for appending and locks it. The name may
+// have been given to another file before the lock was there: then again.
+func lockedFile(fsys durable.FS, path string) (durable.File, error) {
+	for range 10 {
+		f, err := fsys.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+		if err != nil {
+			return nil, err
+		}
+		if err := fsys.Lock(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		mine, err1 := f.Stat()
+		named, err2 := fsys.Stat(path)
+		if err1 == nil && err2 == nil && fsys.SameFile(mine, named) {
+			return f, nil
+		}
+		f.Close()
+	}
+	return nil, fmt.Errorf("%s: the file is being replaced again and again", path)
+}
+
+// undoSeal takes back a seal that did not come to its rename: the successor
+// is not the trail's, and the link is a second name of the open segment.
+func (j *Journal) undoSeal() error {
+	fsys := j.opts.FS
+	if err := fsys.Remove(j.opts.Path + nextSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	mine, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(j.opts.Dir, segmentsDir)
+	files, err := fsys.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name := filepath.Join(dir, f.Name())
+		fi, err := fsys.Stat(name)
+		if err != nil {
+			return err
+		}
+		if !fsys.SameFile(mine, fi) {
+			continue
+		}
+		if err := fsys.Remove(name); err != nil {
+			return err
+		}
+		return errors.Join(fsys.SyncDir(dir), fsys.Chmod(j.opts.Path, 0o600))
+	}
+	return nil
+}
+
+// State is what Replay found at the end of the journal.
+type State struct {
+	First int64 // of the open segment
+	Next  int64 // index after the last complete line
+	Torn  int64 // bytes after the last newline
+}
+
+// Replay gives f every complete line from index from on, which must not lie
+// inside a sealed segment other than at its first line, and measures the open
+// segment. f must not keep line.
+func (j *Journal) Replay(from int64, f func(index int64, line []byte) error) (State, error) {
+	for _, s := range j.segments {
+		if s.First < from && s.First+s.Count <= from {
+			continue
+		}
+		r, err := openSegment(j.opts.FS, j.opts.Dir, s)
+		if err != nil {
+			return State{}, err
+		}
+		_, _, err = eachLine(r, s.First, func(index, _ int64, line []byte) error {
+			if index < from {
+				return nil
+			}
+			return f(index, line)
+		})
+		if err := errors.Join(err, r.Close()); err != nil {
+			return State{}, fmt.Errorf("segment %d: %w", s.First, err)
+		}
+	}
+	fi, err := j.file.Stat()
+	if err != nil {
+		return State{}, err
+	}
+	j.offsets = j.offsets[:0]
+	next, end, err := eachLine(sectionOf(j.file, 0, fi.Size()), j.first, func(index, offset int64, line []byte) error {
+		if (index-j.first)%offsetEvery == 0 {
+			j.offsets = append(j.offsets, offset)
+		}
+		if index < from {
+			return nil
+		}
+		return f(index, line)
+	})
+	if err != nil {
+		return State{}, err
+	}
+	j.next, j.size, j.offset = next, end, end
+	return State{First: j.first, Next: next, Torn: fi.Size() - end}, nil
+}
+
+// SegmentStart is the first index of the segment, open or sealed, that has or
+// would have the line at index.
+func (j *Journal) SegmentStart(index int64) int64 {
+	start := j.first
+	for i := len(j.segments) - 1; i >= 0 && index < start; i-- {
+		start = j.segments[i].First
+	}
+	return start
+}
+
+// Aside names bytes that were set aside.
+type Aside struct {
+	File  string // below the trail's directory
+	First int64
+	Bytes int64
+}
+
+// SetAside copies everything from the line at index from to the end of the
+// open segment into a file of aside/, and then cuts it off (invariant 3).
+func (j *Journal) SetAside(from int64, at time.Time) (Aside, error) {
+	fsys := j.opts.FS
+	offset, err := j.lineOffset(from)
+	if err != nil {
+		return Aside{}, err
+	}
+	fi, err := j.file.Stat()
+	if err != nil {
+		return Aside{}, err
+	}
+	a := Aside{First: from, Bytes: fi.Size() - offset}
+	dir := filepath.Join(j.opts.Dir, asideDir)
+	if err := durable.MkdirAll(fsys, dir, 0o700); err != nil {
+		return a, err
+	}
+	data := make([]byte, a.Bytes)
+	if _, err := j.file.ReadAt(data, offset); err != nil {
+		return a, fmt.Errorf("set aside: %w", err)
+	}
+	a.File = filepath.Join(asideDir, fmt.Sprintf("%020d-%s%s", from, at.UTC().Format("20060102T150405.000Z"), plainSuffix))
+	name := filepath.Join(j.opts.Dir, a.File)
+	if err := errors.Join(durable.CreateFile(fsys, name, data, 0o600), fsys.Chmod(name, 0o400), fsys.SyncDir(dir)); err != nil {
+		return a, fmt.Errorf("set aside: %w", err)
+	}
+	// Crash until here: the same again, into another file.
+	if err := errors.Join(j.file.Truncate(offset), j.file.Sync()); err != nil {
+		return a, fmt.Errorf("set aside: cut: %w", err)
+	}
+	j.next, j.size, j.offset = from, offset, offset
+	if keep := int(from-j.first+offsetEvery-1) / offsetEvery; keep < len(j.offsets) {
+		j.offsets = j.offsets[:keep]
+	}
+	return a, nil
+}
+
+// Rewrite writes the lines of the open segment from index from on once more,
+// over themselves, and syncs them. After a failed sync the page cache may hold
+// lines that the disk never got and that it would not write again; what is
+// signed must be on the disk.
+func (j *Journal) Rewrite(from int64) error {
+	offset, err := j.lineOffset(max(from, j.first))
+	if err != nil {
+		return err
+	}
+	f, err := j.opts.FS.OpenFile(j.opts.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<20)
+	for offset < j.size {
+		n := min(int64(len(buf)), j.size-offset)
+		if _, err := f.ReadAt(buf[:n], offset); err != nil {
+			return fmt.Errorf("rewrite: %w", err)
+		}
+		if _, err := f.WriteAt(buf[:n], offset); err != nil {
+			return fmt.Errorf("rewrite: %w", err)
+		}
+		offset += n
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("rewrite: %w", err)
+	}
+	return nil
+}
+
+// lineOffset is where the line at index begins in the open segment.
+func (j *Journal) lineOffset(index int64) (int64, error) {
+	switch {
+	case index == j.next:
+		return j.size, nil
+	case index < j.first || index > j.next:
+		return 0, fmt.Errorf("line %d is not in the open segment", index)
+	}
+	k := (index - j.first) / offsetEvery
+	at := j.offsets[k]
+	skip := (index - j.first) % offsetEvery
+	if skip == 0 {
+		return at, nil
+	}
+	stop := errors.New("there")
+	found := at
+	_, _, err := eachLine(sectionOf(j.file, at, j.size), j.first+k*offsetEvery, func(i, offset int64, _ []byte) error {
+		if i == index {
+			found = at + offset
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) {
+		return 0, fmt.Errorf("line %d: not found where it was: %w", index, err)
+	}
+	return found, nil
+}
+
+// Start makes the journal take lines, after Replay and what recovery did.
+func (j *Journal) Start() {
+	j.accepted, j.synced = j.next, j.next
+	j.reserved = j.offset
+}
+
+// lineEnd is the length of the first line of b, its newline included.
+func lineEnd(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return i + 1
+	}
+	return len(b)
+}
+
+// BytesFrom is how many bytes there are from the line at index to the end of
+// the open segment's file.
+func (j *Journal) BytesFrom(index int64) (int64, error) {
+	offset, err := j.lineOffset(index)
+	if err != nil {
+		return 0, err
+	}
+	fi, err := j.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size() - offset, nil
+}

@@ -1,0 +1,348 @@
+package journal
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	seekable "github.com/SaveTheRbtz/zstd-seekable-format-go/pkg"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// Cut ends the open segment and begins the next one with the line that head
+// makes; head is given the segment that ends. No append runs meanwhile, and
+// there is no instant without a file at the open path.
+//
+// An error leaves the open segment as it was, unless the journal has stopped.
+func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, error) {
+	j.commit.Lock()
+	defer j.commit.Unlock()
+	if err := j.Err(); err != nil {
+		return Segment{}, err
+	}
+	j.mu.Lock()
+	s := Segment{First: j.first, Count: j.next - j.first, Bytes: j.size}
+	j.mu.Unlock()
+	s.File = segmentName(s.First) + plainSuffix
+	if s.Count == 0 {
+		return Segment{}, errors.New("seal: the open segment is empty")
+	}
+	// The lines first, as a commit would: they get a second name below, and
+	// what has it must be whole.
+	if !j.noReserve && j.reserved > j.offset {
+		if err := j.file.Truncate(j.offset); err != nil {
+			return Segment{}, fmt.Errorf("seal: %w", err)
+		}
+		j.reserved = j.offset
+	}
+	if err := j.file.Sync(); err != nil {
+		return Segment{}, j.stop(fmt.Errorf("seal: sync: %w", err))
+	}
+	j.bytesUnsyn = 0
+	j.mu.Lock()
+	j.synced = j.next
+	j.mu.Unlock()
+
+	line, err := head(s)
+	if err != nil {
+		return Segment{}, fmt.Errorf("seal: %w", err)
+	}
+	next, err := j.swap(s, append(line, '\n'))
+	if err != nil {
+		return Segment{}, err
+	}
+	old := j.file
+	j.file, j.offset, j.reserved = next, int64(len(line)+1), int64(len(line)+1)
+	digest := sha256.Sum256(line)
+	j.mu.Lock()
+	index := j.next
+	j.first = index
+	j.next++
+	j.accepted++
+	j.synced = j.next
+	j.size = j.offset
+	j.offsets = append(j.offsets[:0:0], 0)
+	j.segments = append(slices.Clip(j.segments), s)
+	j.mu.Unlock()
+	if j.opts.Acknowledged != nil {
+		j.opts.Acknowledged(index, []Digest{digest})
+	}
+	if err := old.Close(); err != nil {
+		return Segment{}, j.stop(fmt.Errorf("seal: %w", err))
+	}
+	return s, nil
+}
+
+// swap puts a new file with one line at the open path and gives the old one
+// its name in segments/.
+func (j *Journal) swap(s Segment, line []byte) (next durable.File, err error) {
+	fsys, path := j.opts.FS, j.opts.Path
+	dir := filepath.Join(j.opts.Dir, segmentsDir)
+	kept := filepath.Join(dir, s.File)
+	defer func() {
+		if err != nil && next != nil {
+			next.Close()
+		}
+	}()
+	if err := durable.MkdirAll(fsys, dir, 0o700); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	if err := durable.CreateFile(fsys, path+nextSuffix, line, 0o600); err != nil {
+		return nil, fmt.Errorf("seal: %w", errors.Join(err, j.undoLink(kept)))
+	}
+	// Crash from here on: the successor means nothing yet, Open removes it.
+	next, err = fsys.OpenFile(path+nextSuffix, os.O_RDWR|os.O_APPEND, 0)
+	if err == nil {
+		err = fsys.Lock(next)
+	}
+	if err == nil {
+		err = fsys.Link(path, kept)
+	}
+	if err == nil {
+		// Crash from here on: two names for one file, Open removes this one.
+		err = fsys.SyncDir(dir)
+	}
+	if err != nil {
+		return next, fmt.Errorf("seal: %w", errors.Join(err, j.undoLink(kept)))
+	}
+	err = fsys.Rename(path+nextSuffix, path)
+	mine, err1 := next.Stat()
+	named, err2 := fsys.Stat(path)
+	if err1 != nil || err2 != nil {
+		return next, j.stop(fmt.Errorf("seal: %w", errors.Join(err, err1, err2)))
+	}
+	if !fsys.SameFile(mine, named) {
+		return next, fmt.Errorf("seal: %w", errors.Join(err, j.undoLink(kept)))
+	}
+	// The successor is at the open path, whatever the rename said. Crash from
+	// here on: either file may be there after a power failure, and both are
+	// whole; the new one has one line that was not acknowledged.
+	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
+		return next, j.stop(fmt.Errorf("seal: %w", err))
+	}
+	if err := fsys.Chmod(kept, 0o400); err != nil {
+		return next, j.stop(fmt.Errorf("seal: %w", err))
+	}
+	return next, nil
+}
+
+// undoLink removes what swap made before its rename. Where that fails the
+// journal stops: two names for the open segment are for Open to sort out.
+func (j *Journal) undoLink(kept string) error {
+	for _, name := range []string{j.opts.Path + nextSuffix, kept} {
+		if err := j.opts.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return j.stop(fmt.Errorf("undo: %w", err))
+		}
+	}
+	return nil
+}
+
+// Uncompressed lists the cut-off segments that wait for Compress.
+func (j *Journal) Uncompressed() []Segment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var list []Segment
+	for _, s := range j.segments {
+		if s.Stored == 0 {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Segments lists the sealed and cut-off segments.
+func (j *Journal) Segments() []Segment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.segments)
+}
+
+const (
+	// frameBytes is how many bytes of lines a frame holds at most, unless one
+	// line alone has more (docs/format.md §5).
+	frameBytes = 1 << 20
+	// syncStep is how much compressed output is written between two syncs: a
+	// commit beside it waits for no more than that.
+	syncStep = 1 << 20
+)
+
+// Inspector looks at the lines of a segment while it is compressed and again
+// while the result is read back.
+type Inspector interface {
+	// Line is given every line, in order.
+	Line(index int64, line []byte) error
+	// Done says what is known of the segment after the last line: its root
+	// as lower-case hex, and its bounds.
+	Done() (root string, bounds Bounds, err error)
+}
+
+// Compress makes the sealed file of a cut-off segment, reads it back, lists it
+// in the manifest and removes the plain file (invariant 6). inspect makes a
+// fresh Inspector; both passes must agree.
+func (j *Journal) Compress(s Segment, inspect func() Inspector) (Segment, error) {
+	sealed, err := j.compress(s, inspect)
+	if err != nil {
+		return s, fmt.Errorf("seal segment %d: %w", s.First, err)
+	}
+	return sealed, nil
+}
+
+func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error) {
+	fsys := j.opts.FS
+	dir := filepath.Join(j.opts.Dir, segmentsDir)
+	plain := filepath.Join(dir, segmentName(s.First)+plainSuffix)
+	target := filepath.Join(dir, segmentName(s.First)+sealedSuffix)
+	tmp := target + ".tmp"
+
+	first, err := j.writeSealed(plain, tmp, s, inspect())
+	if err != nil {
+		return s, errors.Join(err, fsys.Remove(tmp))
+	}
+	if err := errors.Join(fsys.Chmod(tmp, 0o400), fsys.Rename(tmp, target), fsys.SyncDir(dir)); err != nil {
+		return s, err
+	}
+	// Crash until here: the plain file counts, this is done again.
+	f, err := openSegment(fsys, j.opts.Dir, Segment{First: s.First, File: filepath.Base(target)})
+	if err != nil {
+		return s, err
+	}
+	again := inspect()
+	next, bytes, err := eachLine(f, s.First, func(index, _ int64, line []byte) error { return again.Line(index, line) })
+	if err := errors.Join(err, f.Close()); err != nil {
+		return s, fmt.Errorf("read back: %w", err)
+	}
+	root, _, err := again.Done()
+	if err != nil {
+		return s, fmt.Errorf("read back: %w", err)
+	}
+	if root != first.Root || next-s.First != first.Count || bytes != first.Bytes {
+		return s, errors.New("read back: the compressed file does not hold the same lines")
+	}
+	if err := j.list(first); err != nil {
+		return s, err
+	}
+	// Crash from here on: the manifest says that the sealed file counts.
+	return first, errors.Join(fsys.Remove(plain), fsys.SyncDir(dir))
+}
+
+// list puts a sealed segment into the manifest.
+func (j *Journal) list(s Segment) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := slices.Clone(j.segments)
+	for i := range list {
+		if list[i].First == s.First {
+			list[i] = s
+		}
+	}
+	m := manifest{Format: manifestFormat}
+	for _, s := range list {
+		if s.Stored > 0 {
+			m.Segments = append(m.Segments, s)
+		}
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	j.segments = list
+	return nil
+}
+
+// writeSealed compresses the lines of plain into target, a frame at a time.
+func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (Segment, error) {
+	fsys := j.opts.FS
+	src, err := fsys.OpenFile(plain, os.O_RDONLY, 0)
+	if err != nil {
+		return s, err
+	}
+	defer src.Close()
+	out, err := fsys.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return s, err
+	}
+	defer out.Close()
+	steps := &stepSyncer{file: out}
+	// Level 3 of zstd is SpeedDefault; one goroutine, since it works beside
+	// the writer.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return s, err
+	}
+	defer enc.Close()
+	w, err := seekable.NewWriter(steps, enc)
+	if err != nil {
+		return s, err
+	}
+	frame := make([]byte, 0, frameBytes)
+	flush := func() error {
+		if len(frame) == 0 {
+			return nil
+		}
+		_, err := w.Write(frame)
+		frame = frame[:0]
+		return err
+	}
+	next, end, err := eachLine(bufio.NewReaderSize(src, 1<<20), s.First, func(index, _ int64, line []byte) error {
+		if len(frame)+len(line)+1 > frameBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		frame = append(append(frame, line...), '\n')
+		return look.Line(index, line)
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err == nil {
+		err = w.Close() // writes the seek table
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	if err != nil {
+		return s, err
+	}
+	if s.Root, s.Bounds, err = look.Done(); err != nil {
+		return s, err
+	}
+	fi, err := src.Stat()
+	if err != nil {
+		return s, err
+	}
+	if fi.Size() != end || s.Count != next-s.First {
+		return s, fmt.Errorf("%d lines in %d of %d bytes where %d lines were cut off", next-s.First, end, fi.Size(), s.Count)
+	}
+	s.Bytes, s.Stored, s.File = end, steps.written, segmentName(s.First)+sealedSuffix
+	return s, nil
+}
+
+// stepSyncer syncs a file after every syncStep bytes.
+type stepSyncer struct {
+	file    durable.File
+	written int64
+	pending int
+}
+
+func (w *stepSyncer) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	w.written += int64(n)
+	w.pending += n
+	if err == nil && w.pending >= syncStep {
+		w.pending = 0
+		err = w.file.Sync()
+	}
+	return n, err
+}

@@ -1,0 +1,129 @@
+package audit
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// Durability says when Record returns.
+type Durability int
+
+const (
+	// Durable returns once the line is on disk: after fdatasync.
+	Durable Durability = iota
+	// Written returns once the line was handed to the operating system. It
+	// survives the end of the process, not a power failure.
+	Written
+	// Queued returns once the line is in a bounded queue in memory, and waits
+	// when that is full. Nothing is dropped, but the end of the process loses
+	// what was not written.
+	Queued
+)
+
+func (d Durability) String() string {
+	switch d {
+	case Durable:
+		return "durable"
+	case Written:
+		return "written"
+	case Queued:
+		return "queued"
+	}
+	return fmt.Sprintf("Durability(%d)", int(d))
+}
+
+// Defaults of Options.
+const (
+	// DefaultPath is the documented path of the log.
+	DefaultPath = "/var/log/kaizen-audit.jsonl"
+	// DefaultSegmentBytes is the size at which a segment is sealed.
+	DefaultSegmentBytes = 256 << 20
+	// DefaultRetentionDays is seven years.
+	DefaultRetentionDays = 2555
+)
+
+// Options are the settings of Open. The zero value is a good default.
+type Options struct {
+	// ReadOnly opens for reading: no lock is taken, another process may
+	// write. What is read is still recorded (see Trail.Query).
+	ReadOnly bool
+	// MustExist makes opening a trail that is not there an error; otherwise
+	// one of profile plain is made.
+	MustExist bool
+	// Durability of Record; Durable by default.
+	Durability Durability
+	// SegmentBytes is the size in bytes at which the open segment is sealed;
+	// 0 means 256 MiB, the least is 64 KiB.
+	SegmentBytes int64
+	// MaxLine is the longest entry in bytes; 0 means 16 MiB, the most is
+	// 1 GiB.
+	MaxLine int
+	// Origin names a trail that is being made; empty means
+	// kaizen-audit.invalid/ and 16 random hex digits. On a trail that exists
+	// it must be that trail's.
+	Origin string
+	// CheckpointTo lists where every new checkpoint is sent, at most one a
+	// second: a file's path (appended), "exec:COMMAND" (on standard input) or
+	// "syslog:".
+	CheckpointTo []string
+	// StateDir is where origins and keys that were seen are pinned; empty
+	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
+	// else ~/.local/state/kaizen-audit/known.
+	StateDir string
+	// Command names who opens the trail, for the entries about reading:
+	// "kaizen-audit query". Empty means the program's name.
+	Command string
+
+	// Warn is told what went wrong without failing a call: a reading that
+	// could not be recorded, a checkpoint that a sink did not take. It may be
+	// called from any goroutine; nil means that only Info shows it.
+	Warn func(error)
+
+	// Seams for tests.
+	fs        durable.FS
+	now       func() time.Time
+	interval  time.Duration // between checkpoints
+	quiet     bool          // no start and stop entries
+	successor *successorOf
+}
+
+// optionError says which option is wrong.
+func optionError(name, format string, args ...any) error {
+	return fmt.Errorf("option %s: %s", name, fmt.Sprintf(format, args...))
+}
+
+// withDefaults checks the options and fills in the defaults.
+func (o *Options) withDefaults() (Options, error) {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	if out.Durability < Durable || out.Durability > Queued {
+		return out, optionError("Durability", "%d is none of Durable, Written, Queued", int(out.Durability))
+	}
+	switch {
+	case out.SegmentBytes == 0:
+		out.SegmentBytes = DefaultSegmentBytes
+	case out.SegmentBytes < 64<<10:
+		return out, optionError("SegmentBytes", "%d is less than 65536", out.SegmentBytes)
+	}
+	switch {
+	case out.MaxLine == 0:
+		out.MaxLine = entry.DefaultMaxLine
+	case out.MaxLine < 1024 || out.MaxLine > 1<<30:
+		return out, optionError("MaxLine", "%d is outside 1024 to 1073741824", out.MaxLine)
+	}
+	if out.fs == nil {
+		out.fs = durable.OS
+	}
+	if out.now == nil {
+		out.now = time.Now
+	}
+	if out.interval == 0 {
+		out.interval = checkpointInterval
+	}
+	return out, nil
+}

@@ -1,0 +1,243 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/query"
+	"github.com/kaizen-audit/kaizen-audit/internal/spool"
+)
+
+// Query gives the entries that q wants, in q's order. A line that is broken is
+// an error with the entry's index and the line and column in it; the entries
+// after it follow all the same, until the caller stops.
+//
+// The query itself is recorded before its first entry is given: as
+// AUDIT_QUERY by a writer; by a reader through the trail's lock where that is
+// free, else as a file in spool/ that the next writer takes in. A reading that
+// can't be recorded is told to Options.Warn.
+func (t *Trail) Query(ctx context.Context, q Query) iter.Seq2[Entry, error] {
+	return t.query(ctx, q, readEntry{"AUDIT_QUERY", "query"})
+}
+
+// Trace gives the entries of one run, oldest first; an empty id means the run
+// of the newest entry that is not the trail's own.
+func (t *Trail) Trace(ctx context.Context, id string) ([]Entry, error) {
+	if id == "" {
+		for e, err := range t.scan(ctx, Query{Order: Newest, Limit: 1}) {
+			if err != nil {
+				return nil, err
+			}
+			id = e.TraceID
+		}
+		if id == "" {
+			return nil, fmt.Errorf("trace: %w: the trail has no entries", ErrNotFound)
+		}
+	}
+	// A trace id is compared exactly: a star in it is a star.
+	entries, err := collect(t.query(ctx, Query{Trace: query.Literal(id)}, readEntry{"AUDIT_QUERY", "trace"}))
+	if err == nil && len(entries) == 0 {
+		err = fmt.Errorf("trace: %w: no entry has this trace id", ErrNotFound)
+	}
+	return entries, err
+}
+
+// collect gathers entries; broken lines are joined into the error.
+func collect(seq iter.Seq2[Entry, error]) ([]Entry, error) {
+	var entries []Entry
+	var errs []error
+	for e, err := range seq {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries, errors.Join(errs...)
+}
+
+// readEntry names a reading.
+type readEntry struct{ eventType, action string }
+
+func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := q.Check(); err != nil {
+			yield(Entry{}, fmt.Errorf("query: %w", err))
+			return
+		}
+		if err := t.noteRead(ctx, as, q.Facts()); err != nil {
+			yield(Entry{}, fmt.Errorf("query: record it: %w", err))
+			return
+		}
+		t.scan(ctx, q)(yield)
+	}
+}
+
+// scan is a query that is not recorded.
+func (t *Trail) scan(ctx context.Context, q Query) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		view, err := t.view()
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		defer view.Close()
+		query.Run(ctx, view, q)(yield)
+	}
+}
+
+// view is what can be read now.
+func (t *Trail) view() (*journal.View, error) {
+	if t.journal != nil {
+		return t.journal.View()
+	}
+	return journal.OpenView(t.opts.fs, t.path, t.dir)
+}
+
+// size is the number of entries that can be read now.
+func (t *Trail) size(ctx context.Context) (int64, error) {
+	if t.journal != nil {
+		return t.journal.Next(), nil
+	}
+	view, err := t.view()
+	if err != nil {
+		return 0, err
+	}
+	defer view.Close()
+	return view.Count(ctx)
+}
+
+// noteRead records a reading.
+func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]any) error {
+	size, err := t.size(ctx)
+	if err != nil {
+		return err
+	}
+	o := ownEntry{
+		eventType: as.eventType, action: as.action, inputs: inputs, outputs: map[string]any{"size": size},
+		metadata: map[string]any{"principal": principal(), "command": t.command(), "pid": os.Getpid()},
+	}
+	if t.journal != nil {
+		if err := t.writable(ctx); err != nil {
+			return err
+		}
+		return t.recordOwn(ctx, o)
+	}
+	if err := t.noteReadApart(ctx, o); err != nil {
+		t.warn(fmt.Errorf("this reading could not be recorded: %w", err))
+	}
+	return nil
+}
+
+// noteReadApart records a reading for a trail that is open for reading: as its
+// writer for a moment, or in the spool.
+func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
+	w := t.opts
+	w.ReadOnly, w.MustExist, w.quiet, w.CheckpointTo = false, true, true, nil
+	writer, err := open(t.path, w)
+	if err == nil {
+		return errors.Join(writer.recordOwn(ctx, o), writer.Close())
+	}
+	item, encodeErr := spoolItem(o, t.clock.now())
+	if encodeErr != nil {
+		return encodeErr
+	}
+	if spoolErr := spool.Put(t.opts.fs, filepath.Join(t.dir, "spool"), item); spoolErr != nil {
+		return errors.Join(err, spoolErr)
+	}
+	return nil
+}
+
+// spoolItem is a reading as it waits in the spool.
+func spoolItem(o ownEntry, now time.Time) (spool.Item, error) {
+	inputs, err := Of(o.inputs).AppendJSON(nil)
+	if err != nil {
+		return spool.Item{}, err
+	}
+	outputs, err := Of(o.outputs).AppendJSON(nil)
+	if err != nil {
+		return spool.Item{}, err
+	}
+	meta, err := Of(o.metadata).AppendJSON(nil)
+	return spool.Item{
+		Format: spool.Format, ID: entry.NewEventID(now), At: formatTime(now), EventType: o.eventType, Action: o.action,
+		Inputs: inputs, Outputs: outputs, Metadata: meta,
+	}, err
+}
+
+// spooledTypes are the entries that may come out of the spool: whoever can
+// write there can't make lifecycle entries.
+var spooledTypes = map[string]bool{
+	"AUDIT_QUERY": true, "AUDIT_REPORT": true, "AUDIT_PROOF": true, "AUDIT_EXPORT": true, "AUDIT_VERIFY": true,
+}
+
+// drainSpool records what waits in the spool, each item once: its id is its
+// idempotency key, and its file goes after its entry is durable.
+func (t *Trail) drainSpool(ctx context.Context) error {
+	dir := filepath.Join(t.dir, "spool")
+	items, err := spool.List(t.opts.fs, dir)
+	if err != nil {
+		t.warn(err) // a broken item stays where it is and is named again
+	}
+	for _, item := range items {
+		if !spooledTypes[item.EventType] {
+			t.warn(fmt.Errorf("spool: %s is not an entry that waits there", filepath.Base(item.File)))
+			continue
+		}
+		key := "spool:" + item.ID
+		if _, ok, err := t.idem.Lookup(key); err != nil {
+			return err
+		} else if !ok {
+			at, _, err := entry.ParseTime(item.At)
+			if err != nil {
+				t.warn(fmt.Errorf("spool: %s: %w", filepath.Base(item.File), err))
+				continue
+			}
+			by, err := Of(map[string]any{"principal": item.Owner, "via": "spool"}).AppendJSON(nil)
+			if err != nil {
+				return err
+			}
+			index := t.journal.Next()
+			err = t.recordOwn(ctx, ownEntry{
+				eventType: item.EventType, action: item.Action, inputs: Raw(item.Inputs), outputs: Raw(item.Outputs),
+				metadata: map[string]any{"reader": Raw(item.Metadata)}, key: key, by: by, at: at,
+			})
+			if errors.Is(err, ErrFull) || errors.Is(err, ErrStopped) {
+				return err
+			}
+			if err != nil {
+				t.warn(fmt.Errorf("spool: %s: %w", filepath.Base(item.File), err))
+				continue
+			}
+			if err := t.idem.Add(key, index, t.clock.now()); err != nil {
+				return err
+			}
+		}
+		if _, err := t.journal.Sync(); err != nil {
+			return explainJournal(err)
+		}
+		if err := t.opts.fs.Remove(item.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// warn tells what went wrong without failing a call.
+func (t *Trail) warn(err error) {
+	if err == nil {
+		return
+	}
+	t.warnings.add(err.Error())
+	if t.opts.Warn != nil {
+		t.opts.Warn(err)
+	}
+}

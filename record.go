@@ -1,0 +1,418 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+)
+
+const timeLayout = entry.TimeLayout
+
+// Record writes one event and returns once it is acknowledged in the trail's
+// durability. The event's objects must not change meanwhile.
+//
+// ctx bounds the wait, not the fate: when it ends after the event was
+// accepted, the error is ErrUnknown and the entry is written all the same (a
+// retry with the same idempotency key is recorded once). Other errors:
+// ErrRefused with the member and the reason, ErrFull, ErrConflict, ErrStopped,
+// ErrClosed, ErrReadOnly.
+func (t *Trail) Record(ctx context.Context, ev Event) (Receipt, error) {
+	if err := t.writable(ctx); err != nil {
+		return Receipt{}, err
+	}
+	if ev.IdempotencyKey != "" {
+		return t.recordKeyed(ctx, &ev)
+	}
+	return t.record(ctx, &ev)
+}
+
+func (t *Trail) writable(ctx context.Context) error {
+	if t.journal == nil {
+		return ErrReadOnly
+	}
+	select {
+	case <-t.closed:
+		return ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// scratch is where a line is encoded.
+type scratch struct {
+	buf     []byte
+	digests []journal.Digest
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{} }}
+
+func (s *scratch) release() {
+	if cap(s.buf) <= 1<<20 { // a giant is left to the collector
+		scratches.Put(s)
+	}
+}
+
+func (t *Trail) record(ctx context.Context, ev *Event) (Receipt, error) {
+	s := scratches.Get().(*scratch)
+	defer s.release()
+	s.buf, s.digests = s.buf[:0], s.digests[:0]
+	r, err := t.encode(s, ev)
+	if err != nil {
+		return Receipt{}, err
+	}
+	r.Index, err = t.append(ctx, s)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return r, nil
+}
+
+// encode adds the line of an event to s.
+func (t *Trail) encode(s *scratch, ev *Event) (Receipt, error) {
+	now := t.clock.now()
+	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: t.opts.MaxLine}
+	if ev.TraceID == "" {
+		st.TraceID = entry.NewTraceID()
+	}
+	from := len(s.buf)
+	buf, err := entry.AppendLine(s.buf, ev, &st)
+	if err != nil {
+		t.refused.add(err)
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	d := entry.Digest(buf[from:])
+	s.buf = append(buf, '\n')
+	s.digests = append(s.digests, d)
+	return Receipt{EventID: st.EventID, Digest: d, Durable: t.opts.Durability == Durable}, nil
+}
+
+// append hands lines to the journal and seals when they fill the segment.
+func (t *Trail) append(ctx context.Context, s *scratch) (first int64, err error) {
+	first, err = t.journal.Append(ctx, s.buf, s.digests)
+	if err != nil {
+		return 0, explainJournal(err)
+	}
+	t.sealWhenFull()
+	return first, nil
+}
+
+// explainJournal gives the journal's errors their public names.
+func explainJournal(err error) error {
+	for _, pair := range []struct{ from, to error }{
+		{journal.ErrUnknown, ErrUnknown}, {journal.ErrFull, ErrFull}, {journal.ErrStopped, ErrStopped}, {journal.ErrClosed, ErrClosed},
+	} {
+		if errors.Is(err, pair.from) {
+			return &journalError{pair.to, err}
+		}
+	}
+	return err
+}
+
+// journalError says it in the journal's words and is the public error.
+type journalError struct{ is, err error }
+
+func (e *journalError) Error() string   { return e.err.Error() }
+func (e *journalError) Unwrap() []error { return []error{e.is, e.err} }
+
+// BatchError says which events of a batch were not recorded.
+type BatchError struct {
+	// Errs has an error for each event that was not recorded, nil for the
+	// others.
+	Errs []error
+}
+
+func (e *BatchError) Error() string {
+	n := 0
+	var first error
+	at := 0
+	for i, err := range e.Errs {
+		if err != nil {
+			if n++; first == nil {
+				first, at = err, i
+			}
+		}
+	}
+	return fmt.Sprintf("%d of %d events were not recorded; the first is event %d: %v", n, len(e.Errs), at, first)
+}
+
+// Unwrap gives the errors.
+func (e *BatchError) Unwrap() []error {
+	var errs []error
+	for _, err := range e.Errs {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// RecordBatch writes events in order with one wait; receipts[i] belongs to
+// events[i]. Events that are refused do not keep the others from being
+// recorded: the error is then a *BatchError, and the receipts of the recorded
+// ones are valid.
+func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, error) {
+	if err := t.writable(ctx); err != nil {
+		return nil, err
+	}
+	receipts := make([]Receipt, len(events))
+	failed := &BatchError{Errs: make([]error, len(events))}
+	any := false
+	fail := func(i int, err error) { failed.Errs[i], any = err, true }
+
+	s := scratches.Get().(*scratch)
+	defer s.release()
+	var waiting []int // events whose lines are in s
+	flush := func() {
+		if len(waiting) == 0 {
+			return
+		}
+		first, err := t.append(ctx, s)
+		for k, i := range waiting {
+			if err != nil {
+				receipts[i] = Receipt{}
+				fail(i, err)
+				continue
+			}
+			receipts[i].Index = first + int64(k)
+		}
+		waiting, s.buf, s.digests = waiting[:0], s.buf[:0], s.digests[:0]
+	}
+	s.buf, s.digests = s.buf[:0], s.digests[:0]
+	for i := range events {
+		if events[i].IdempotencyKey != "" {
+			flush() // order is kept
+			var err error
+			if receipts[i], err = t.recordKeyed(ctx, &events[i]); err != nil {
+				fail(i, err)
+			}
+			continue
+		}
+		r, err := t.encode(s, &events[i])
+		if err != nil {
+			fail(i, err)
+			continue
+		}
+		receipts[i] = r
+		waiting = append(waiting, i)
+		if len(s.buf) >= batchBytes {
+			flush()
+		}
+	}
+	flush()
+	if any {
+		return receipts, failed
+	}
+	return receipts, nil
+}
+
+// batchBytes is how much of a batch is handed to the journal at once.
+const batchBytes = 2 << 20
+
+// keyed excludes two events with one key from being recorded at once. A key's
+// lock is found by its hash: a collision only waits.
+var keyed [64]sync.Mutex
+
+func keyLock(key string) *sync.Mutex {
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(key) {
+		h = (h ^ uint32(key[i])) * 16777619
+	}
+	return &keyed[h%uint32(len(keyed))]
+}
+
+// recordKeyed records an event unless its key is known: then the first receipt
+// is given again, or ErrConflict if it was another event.
+func (t *Trail) recordKeyed(ctx context.Context, ev *Event) (Receipt, error) {
+	if len(ev.IdempotencyKey) > entry.MaxIdempotencyKey {
+		return t.record(ctx, ev) // refused there
+	}
+	lock := keyLock(ev.IdempotencyKey)
+	lock.Lock()
+	defer lock.Unlock()
+	index, ok, err := t.idem.Lookup(ev.IdempotencyKey)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if !ok {
+		// The lock outlives this caller's patience: a retry must find what
+		// became of the event.
+		r, err := t.record(context.WithoutCancel(ctx), ev)
+		if err == nil {
+			err = t.idem.Add(ev.IdempotencyKey, r.Index, t.clock.now())
+		}
+		return r, err
+	}
+	first, err := t.entryAt(ctx, index)
+	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
+		if _, err = t.journal.Sync(); err == nil { // it is still in the queue
+			first, err = t.entryAt(ctx, index)
+		}
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	again, err := entry.AppendLine(nil, ev, &entry.Stamp{
+		EventID: first.EventID, RecordedAt: first.RecordedAt, TraceID: first.TraceID, MaxLine: t.opts.MaxLine,
+		RecordedBy: objectText(first.RecordedBy),
+	})
+	if err != nil {
+		t.refused.add(err)
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if !bytes.Equal(again, first.Line()) {
+		err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_CONFLICT", action: "idempotency_conflict", failed: true,
+			outputs: map[string]any{"first": index, "event_id": first.EventID}})
+		return Receipt{}, errors.Join(fmt.Errorf("%w: entry %d has it", ErrConflict, index), err)
+	}
+	return Receipt{Index: index, EventID: first.EventID, Digest: first.Digest(), Durable: t.opts.Durability == Durable}, nil
+}
+
+func objectText(o Object) []byte {
+	if o.IsZero() {
+		return nil
+	}
+	b, err := o.AppendJSON(nil)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// entryAt reads one entry.
+func (t *Trail) entryAt(ctx context.Context, index int64) (Entry, error) {
+	view, err := t.view()
+	if err != nil {
+		return Entry{}, err
+	}
+	defer view.Close()
+	line, err := view.Line(ctx, index)
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %d: %w", index, explainMissing(err))
+	}
+	e, err := entry.Parse(line)
+	e.Index = index
+	return e, err
+}
+
+// ownEntry is one of the trail's own entries.
+type ownEntry struct {
+	eventType string
+	action    string
+	inputs    any
+	outputs   any
+	failed    bool
+	signed    bool   // with the lifecycle key
+	key       string // idempotency key
+	by        []byte // recorded_by
+	at        time.Time
+	metadata  map[string]any
+}
+
+// ownLine encodes one of the trail's own entries, without a newline.
+func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
+	meta := o.metadata
+	if meta == nil {
+		meta = map[string]any{"principal": principal()}
+	}
+	if o.signed {
+		meta["signature"] = ""
+	}
+	ev := Event{
+		Timestamp: o.at, EventType: o.eventType, AgentID: entry.TrailAgent, TraceID: t.id.Origin, Action: o.action,
+		Inputs: Of(o.inputs), Outputs: Of(o.outputs), Metadata: Of(meta), IdempotencyKey: o.key,
+	}
+	if o.failed {
+		ev.Success = new(false)
+	}
+	line, err := entry.AppendLine(nil, &ev, &entry.Stamp{
+		EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: 1 << 30, Trails: true, RecordedBy: o.by,
+	})
+	if err != nil || !o.signed {
+		return line, err
+	}
+	return signLine(line, t.keys)
+}
+
+// recordOwn records one of the trail's own entries.
+func (t *Trail) recordOwn(ctx context.Context, o ownEntry) error {
+	line, err := t.ownLine(o, t.clock.now())
+	if err != nil {
+		return err
+	}
+	_, err = t.journal.Append(ctx, append(line, '\n'), []journal.Digest{entry.Digest(line)})
+	return explainJournal(err)
+}
+
+// refusals counts refused events until they become an entry.
+type refusals struct {
+	mu      sync.Mutex
+	count   int64
+	reasons map[string]int64
+}
+
+// maxReasons bounds how many kinds of refusal one entry tells apart.
+const maxReasons = 32
+
+func (r *refusals) add(err error) {
+	reason := "other"
+	var field *entry.FieldError
+	var syntax *entry.SyntaxError
+	var long *entry.LineTooLongError
+	switch {
+	case errors.As(err, &syntax):
+		reason = syntax.Reason
+		if errors.As(err, &field) {
+			reason = field.Field + ": " + reason
+		}
+	case errors.As(err, &field):
+		reason = field.Error()
+	case errors.As(err, &long):
+		reason = "longer than a line may be"
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reasons == nil {
+		r.reasons = map[string]int64{}
+	}
+	if _, ok := r.reasons[reason]; !ok && len(r.reasons) >= maxReasons {
+		reason = "other"
+	}
+	r.count++
+	r.reasons[reason]++
+}
+
+// NoteRefused counts an event that was refused before it could be given to
+// Record, because it could not even be read: the refusal becomes an entry
+// too. The error is what ParseEvent returned.
+func (t *Trail) NoteRefused(err error) { t.refused.add(err) }
+
+// flushRefusals records what was refused since the last time.
+func (t *Trail) flushRefusals(ctx context.Context) error {
+	t.refused.mu.Lock()
+	count, reasons := t.refused.count, t.refused.reasons
+	t.refused.count, t.refused.reasons = 0, nil
+	t.refused.mu.Unlock()
+	if count == 0 {
+		return nil
+	}
+	return t.recordOwn(ctx, ownEntry{eventType: "AUDIT_REFUSED", action: "events_refused", failed: true,
+		outputs: map[string]any{"count": count, "reasons": reasons}})
+}
+
+// noteSteps records large steps of the clock.
+func (t *Trail) noteSteps() {
+	for _, s := range t.clock.takeSteps() {
+		direction := "forward"
+		if s.to.Before(s.from) {
+			direction = "back"
+		}
+		_ = t.recordOwn(context.Background(), ownEntry{eventType: "AUDIT_CLOCK", action: "clock_stepped", signed: true,
+			outputs: map[string]any{"from": formatTime(s.from), "to": formatTime(s.to), "direction": direction}})
+	}
+}

@@ -1,0 +1,443 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+)
+
+// creationWait is how long an opening waits for another one that is making
+// the trail.
+const creationWait = 5 * time.Second
+
+// tornLimit is how many bytes at the end may be garbage after a crash: what
+// the journal leaves unsynced at most, and one line.
+func tornLimit(maxLine int) int64 { return 36<<20 + int64(maxLine) }
+
+// openWriter takes the lock, makes or loads the trail, recovers, and starts
+// what runs behind it.
+func (t *Trail) openWriter() error {
+	if err := t.prepareDir(); err != nil {
+		return err
+	}
+	clean, err := t.takeLock()
+	if err != nil {
+		return err
+	}
+	if unfinished, err := t.unfinished(); err != nil {
+		return err
+	} else if unfinished {
+		if err := t.discardUnfinished(); err != nil {
+			return err
+		}
+	}
+	_, logErr := t.opts.fs.Stat(t.path)
+	_, idErr := t.opts.fs.Stat(filepath.Join(t.dir, "trail.json"))
+	fresh := errors.Is(idErr, fs.ErrNotExist)
+	switch {
+	case fresh:
+		if err := t.mayCreate(logErr); err != nil {
+			return err
+		}
+		if err := t.create(); err != nil {
+			return explainFull(err)
+		}
+		clean = true
+	case logErr != nil && errors.Is(logErr, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s is missing: restore it, or start a successor: kaizen-audit init --successor-of %s --log %s",
+			ErrDamaged, t.path, t.path, t.path)
+	}
+	return t.load(clean, fresh)
+}
+
+// prepareDir makes the trail's directory where it may.
+func (t *Trail) prepareDir() error {
+	fsys := t.opts.fs
+	if _, err := fsys.Stat(t.dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if fi, err := fsys.Stat(t.path); err == nil && fi.Size() > 0 {
+		return notATrail(t.path, t.dir)
+	}
+	if t.opts.MustExist {
+		return fmt.Errorf("%w: there is no trail at this path; make one with: kaizen-audit init --log %s", ErrNotFound, t.path)
+	}
+	return durable.MkdirAll(fsys, t.dir, 0o700)
+}
+
+func notATrail(path, dir string) error {
+	return fmt.Errorf("%w: %s has lines and no trail beside it (%s): it is another program's log; choose another path, or move the file away",
+		ErrDamaged, path, dir)
+}
+
+// mayCreate tells whether a trail may be made where trail.json is missing.
+func (t *Trail) mayCreate(logErr error) error {
+	if _, err := t.opts.fs.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
+		return fmt.Errorf("%w: trail.json is missing beside a checkpoint", ErrDamaged)
+	}
+	if logErr == nil {
+		if fi, err := t.opts.fs.Stat(t.path); err != nil {
+			return err
+		} else if fi.Size() > 0 {
+			return notATrail(t.path, t.dir)
+		}
+	}
+	if t.opts.MustExist {
+		return fmt.Errorf("%w: there is no trail at this path; make one with: kaizen-audit init --log %s", ErrNotFound, t.path)
+	}
+	// A path that had another trail is told before one is made there.
+	return t.checkNotPinned()
+}
+
+// takeLock locks the lock file and writes into it who holds it. clean says
+// that the last writer closed the trail.
+func (t *Trail) takeLock() (clean bool, err error) {
+	fsys := t.opts.fs
+	name := filepath.Join(t.dir, "lock")
+	deadline := time.Now().Add(creationWait)
+	for {
+		if t.lock, err = fsys.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+			return false, err
+		}
+		err = fsys.Lock(t.lock)
+		if err == nil {
+			mine, err1 := t.lock.Stat()
+			named, err2 := fsys.Stat(name)
+			if err1 == nil && err2 == nil && fsys.SameFile(mine, named) {
+				break
+			}
+			t.lock.Close()
+			continue
+		}
+		_, creating := fsys.Stat(filepath.Join(t.dir, "creating"))
+		err = lockedBy(t.lock, err)
+		t.lock.Close()
+		t.lock = nil
+		if creating != nil || time.Now().After(deadline) {
+			return false, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fi, err := t.lock.Stat()
+	if err != nil {
+		return false, err
+	}
+	clean = fi.Size() == 0
+	who, err := json.Marshal(t.writer())
+	if err != nil {
+		return false, err
+	}
+	if err := t.lock.Truncate(0); err != nil {
+		return false, err
+	}
+	if _, err := t.lock.WriteAt(append(who, '\n'), 0); err != nil {
+		return false, explainFull(err)
+	}
+	return clean, errors.Join(t.lock.Sync(), fsys.SyncDir(t.dir))
+}
+
+// load reads a trail that is there and makes this process its writer.
+func (t *Trail) load(clean, fresh bool) error {
+	fsys := t.opts.fs
+	data, err := durable.ReadFile(fsys, filepath.Join(t.dir, "trail.json"), maxSmallFile)
+	if err != nil {
+		return err
+	}
+	id, verifier, err := parseIdentity(data)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	t.id = id
+	if t.opts.Origin != "" && t.opts.Origin != id.Origin {
+		return optionError("Origin", "the trail's origin is %s", id.Origin)
+	}
+	// What is here now must be what was here before: before anything is
+	// written. A trail that was just made is durable, and is pinned here.
+	if err := t.checkPin(); err != nil {
+		return err
+	}
+	if t.keys, err = loadKeys(fsys, t.dir); err != nil {
+		return fmt.Errorf("the trail can be read and verified, but not written: %w", err)
+	}
+	if t.keys.signer.Name() != verifier.Name() || t.keys.signer.KeyHash() != verifier.KeyHash() {
+		return fmt.Errorf("%w: keys/signing.key is not the key of trail.json", ErrDamaged)
+	}
+	store := tree.NewStore(fsys, t.dir)
+	c, err := store.Checkpoint(verifier)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t.refuseDamaged("it has lines and no checkpoint")
+	}
+	if err != nil {
+		if errors.Is(err, tree.ErrSignature) {
+			return t.refuseDamaged(err.Error())
+		}
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	t.signer = newSigner(t, store, c)
+	t.journal, err = journal.Open(journal.Options{
+		FS: fsys, Path: t.path, Dir: t.dir, Mode: journal.Mode(t.opts.Durability),
+		Acknowledged: t.signer.acknowledged,
+	})
+	if err != nil {
+		if errors.Is(err, durable.ErrLocked) {
+			return fmt.Errorf("%w: another process holds %s", ErrLocked, t.path)
+		}
+		return err
+	}
+	found, err := t.replay(c)
+	if err != nil {
+		return err
+	}
+	if !clean {
+		// Nothing depends on it: what a crash left in tile/ is looked for.
+		_ = store.FindPartial()
+	}
+	if t.idem, err = idempotency.Open(fsys, filepath.Join(t.dir, "idempotency"), t.keys.mac); err != nil {
+		return err
+	}
+	recovery, err := t.recover(c, found, clean)
+	if err != nil {
+		return err
+	}
+	t.journal.Start()
+	if err := t.loadKeysSeen(); err != nil {
+		return err
+	}
+	for _, to := range t.opts.CheckpointTo {
+		sink, err := witness.ParseSink(to)
+		if err != nil {
+			return err
+		}
+		t.signer.addSink(sink, t.sinkLost)
+	}
+	t.signer.start(found.builder, found.tail)
+	if err := t.begin(recovery, fresh); err != nil {
+		return explainFull(err)
+	}
+	t.resumeSealing()
+	return nil
+}
+
+func (t *Trail) refuseDamaged(why string) error {
+	return fmt.Errorf("%w: %s; it is not extended. Look with: kaizen-audit verify --log %s. To go on in a new trail: kaizen-audit init --successor-of %s --log %s",
+		ErrDamaged, why, t.path, t.path, t.path)
+}
+
+// replayed is what the lines say.
+type replayed struct {
+	journal.State
+	builder *tree.Builder    // of exactly the checkpoint's size
+	tail    []journal.Digest // of the valid lines beyond it
+	valid   int64            // index after the last valid line
+}
+
+// replay compares the lines of the open segment with the checkpoint. The tree
+// before them comes from tiles, which the root then vouches for.
+func (t *Trail) replay(c tree.Checkpoint) (replayed, error) {
+	start := t.journal.SegmentStart(c.Size)
+	base, err := t.signer.store.Load(start)
+	if err == nil {
+		var r replayed
+		if r, err = t.replayFrom(base.RootOnly(), start, c); err == nil {
+			// The tiles at the checkpoint's size are the same tree's, or are
+			// written again from the lines.
+			if b, err := t.signer.store.Load(c.Size); err == nil && b.Root() == c.Root {
+				r.builder = b
+				return r, nil
+			}
+		} else if !errors.Is(err, errRoot) {
+			return r, err
+		}
+	}
+	// Tiles that are lost or changed are no reason to refuse: lines can
+	// rebuild them, all of them if need be.
+	r, err := t.replayFrom(tree.NewBuilder(), 0, c)
+	if errors.Is(err, errRoot) {
+		return r, t.refuseDamaged("its lines are not what its checkpoint covers")
+	}
+	return r, err
+}
+
+var errRoot = errors.New("the lines do not give the checkpoint's root")
+
+func (t *Trail) replayFrom(b *tree.Builder, start int64, c tree.Checkpoint) (replayed, error) {
+	r := replayed{builder: b}
+	if b.Size() == c.Size && b.Root() != c.Root {
+		return r, errRoot
+	}
+	broken := false
+	var mismatch error
+	var err error
+	r.State, err = t.journal.Replay(start, func(index int64, line []byte) error {
+		if index < c.Size {
+			b.Append(entry.Digest(line))
+			if b.Size() == c.Size && b.Root() != c.Root {
+				mismatch = errRoot
+				return errRoot
+			}
+			return nil
+		}
+		if !broken && !validLine(line) {
+			broken = true
+		}
+		if !broken {
+			r.tail = append(r.tail, entry.Digest(line))
+		}
+		return nil
+	})
+	switch {
+	case mismatch != nil:
+		return r, mismatch
+	case err != nil:
+		return r, err
+	case r.Next < c.Size:
+		return r, t.refuseDamaged(fmt.Sprintf("it has %d lines where its checkpoint covers %d", r.Next, c.Size))
+	}
+	r.valid = c.Size + int64(len(r.tail))
+	return r, nil
+}
+
+// validLine tells a line from what a torn write leaves: zeros, or the middle
+// of something.
+func validLine(line []byte) bool {
+	if len(line) == 0 || bytes.IndexByte(line, 0) >= 0 {
+		return false
+	}
+	_, err := entry.Parse(line)
+	return err == nil
+}
+
+// recovery is what AUDIT_RECOVERY tells.
+type recovery struct {
+	Checkpoint int64          `json:"checkpoint"` // its size
+	Adopted    []adoptedRange `json:"adopted"`
+	SetAside   []setAside     `json:"set_aside"`
+}
+
+type adoptedRange struct {
+	First  int64 `json:"first"`
+	Count  int64 `json:"count"`
+	Signed bool  `json:"signed"`
+}
+
+type setAside struct {
+	File   string `json:"file"`
+	First  int64  `json:"first"`
+	Bytes  int64  `json:"bytes"`
+	Reason string `json:"reason"`
+}
+
+// recover deals with what lies beyond the checkpoint; nil says that there was
+// nothing, after a clean close.
+func (t *Trail) recover(c tree.Checkpoint, r replayed, clean bool) (*recovery, error) {
+	if clean && r.Next == c.Size && r.Torn == 0 {
+		return nil, nil
+	}
+	rec := &recovery{Checkpoint: c.Size, Adopted: []adoptedRange{}, SetAside: []setAside{}}
+	aside := func(from int64, reason string) error {
+		a, err := t.journal.SetAside(from, t.clock.now())
+		if err != nil {
+			return err
+		}
+		rec.SetAside = append(rec.SetAside, setAside{filepath.ToSlash(a.File), a.First, a.Bytes, reason})
+		return nil
+	}
+	if clean {
+		// The last writer left nothing uncovered: somebody else wrote this.
+		if c.Size < r.First {
+			return nil, t.refuseDamaged("it was closed, and a sealed segment has lines beyond its checkpoint")
+		}
+		return rec, aside(c.Size, "written after the trail was closed")
+	}
+	torn := r.Torn > 0 || r.valid < r.Next
+	if torn {
+		bytes, err := t.journal.BytesFrom(max(r.valid, r.First))
+		if err != nil {
+			return nil, err
+		}
+		if r.valid < r.First || bytes > tornLimit(t.opts.MaxLine) {
+			return nil, t.refuseDamaged(fmt.Sprintf("from entry %d on its lines are broken, further than a crash can reach", r.valid))
+		}
+		if err := aside(r.valid, "torn"); err != nil {
+			return nil, err
+		}
+	}
+	if n := r.valid - c.Size; n > 0 {
+		if err := t.journal.Rewrite(c.Size); err != nil {
+			return nil, err
+		}
+		rec.Adopted = append(rec.Adopted, adoptedRange{c.Size, n, false})
+	}
+	return rec, nil
+}
+
+// begin writes the first entries of this opening and signs everything.
+func (t *Trail) begin(rec *recovery, fresh bool) error {
+	ctx := context.Background()
+	if rec != nil {
+		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_RECOVERY", action: "trail_recovered", outputs: rec, signed: true}); err != nil {
+			return err
+		}
+	}
+	if !fresh && !t.opts.quiet {
+		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_START", action: "trail_opened",
+			outputs: map[string]any{"writer": t.writer(), "durability": t.opts.Durability.String()}}); err != nil {
+			return err
+		}
+	}
+	if err := t.drainSpool(ctx); err != nil {
+		return err
+	}
+	return t.signer.signAll(t.journal.Next())
+}
+
+// loadKeysSeen brings the idempotency keys up to date with the lines.
+func (t *Trail) loadKeysSeen() error {
+	view, err := t.journal.View()
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	since := t.clock.now().Add(-idempotency.Window)
+	from := t.idem.Covered()
+	for _, part := range view.Parts() {
+		if part.Count == 0 || part.File != "" && (part.First+part.Count <= from || part.MaxRecordedAt != nil && part.MaxRecordedAt.Before(since)) {
+			continue
+		}
+		_, err := view.Part(context.Background(), part, func(index int64, line []byte) error {
+			if index < from || !bytes.Contains(line, []byte(`"idempotency_key"`)) {
+				return nil
+			}
+			e, err := entry.Parse(line)
+			if err != nil || e.IdempotencyKey == "" || e.RecordedAt.Before(since) {
+				return nil
+			}
+			return t.idem.Add(e.IdempotencyKey, index, e.RecordedAt)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explainFull names a full disk as ErrFull.
+func explainFull(err error) error {
+	if err == nil || errors.Is(err, ErrFull) || !isFull(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrFull, err)
+}

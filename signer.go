@@ -1,0 +1,319 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+)
+
+const (
+	// checkpointInterval is how long an acknowledged line waits for its
+	// checkpoint: half of the promised second, the rest is for the disk.
+	checkpointInterval = 400 * time.Millisecond
+	// keepInterval is how far two kept checkpoints lie apart at most.
+	keepInterval = time.Hour
+	// sinkInterval is how far two checkpoints sent to a sink lie apart at
+	// least.
+	sinkInterval = time.Second
+	// retrySign is how long the signer waits after an error.
+	retrySign = time.Second
+)
+
+// signer takes the digests of acknowledged lines behind the acknowledgement,
+// and signs a checkpoint over those that are synced.
+//
+// Lock order: signing, then tree, then pendingMu.
+type signer struct {
+	trail *Trail
+
+	pendingMu sync.Mutex
+	pending   []journal.Digest // acknowledged, not in the tree yet
+	since     time.Time        // when the first uncovered one was acknowledged
+
+	treeMu  sync.Mutex
+	builder *tree.Builder
+
+	signing sync.Mutex // held while tiles and checkpoint are written
+	store   *tree.Store
+	keptAt  time.Time
+
+	latest atomic.Pointer[tree.Checkpoint]
+	failed atomic.Pointer[error] // of the last attempt
+
+	kick     chan struct{}
+	stopped  chan struct{}
+	stopOnce sync.Once
+	wg       sync.WaitGroup
+	sinks    []*sinkState
+}
+
+func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
+	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s.latest.Store(&c)
+	return s
+}
+
+// start begins with the tree of the latest checkpoint and the lines beyond it.
+func (s *signer) start(b *tree.Builder, tail []journal.Digest) {
+	s.builder, s.pending = b, tail
+	s.wg.Add(1)
+	go s.run()
+}
+
+// stop ends the goroutine; what is not signed stays so until signAll.
+func (s *signer) stop() {
+	s.stopOnce.Do(func() { close(s.stopped) })
+	s.wg.Wait()
+}
+
+// close ends the sinks, which get the last checkpoint.
+func (s *signer) close() error {
+	var errs []error
+	for _, k := range s.sinks {
+		errs = append(errs, k.close())
+	}
+	return errors.Join(errs...)
+}
+
+// acknowledged is the journal's callback.
+func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
+	s.pendingMu.Lock()
+	first := len(s.pending) == 0
+	s.pending = append(s.pending, digests...)
+	if first {
+		s.since = time.Now()
+	}
+	s.pendingMu.Unlock()
+	if first {
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *signer) run() {
+	defer s.wg.Done()
+	wait := func(d time.Duration) bool {
+		select {
+		case <-time.After(d):
+			return true
+		case <-s.stopped:
+			return false
+		}
+	}
+	for {
+		select {
+		case <-s.kick:
+		case <-s.stopped:
+			return
+		}
+		if !wait(s.trail.opts.interval) {
+			return
+		}
+		s.trail.noteSteps()
+		// An error of these is the journal's, which every Record tells.
+		_ = errors.Join(s.trail.flushRefusals(context.Background()), s.trail.flushLosses(false))
+		err := s.sign()
+		for err != nil && s.trail.journal.Err() == nil {
+			if !wait(retrySign) {
+				return
+			}
+			err = s.sign()
+		}
+	}
+}
+
+// sign covers what is synced.
+func (s *signer) sign() (err error) {
+	defer func() {
+		if err != nil {
+			s.failed.Store(&err)
+		} else {
+			s.failed.Store(nil)
+		}
+	}()
+	size, err := s.trail.journal.Sync()
+	if err != nil {
+		return err
+	}
+	return s.signAll(size)
+}
+
+// signAll covers size lines, which are synced.
+func (s *signer) signAll(size int64) error {
+	s.signing.Lock()
+	defer s.signing.Unlock()
+	s.treeMu.Lock()
+	s.growLocked(size)
+	snap := s.builder.Snapshot()
+	s.treeMu.Unlock()
+	now := s.trail.clock.now()
+	return s.putLocked(snap, s.keptAt.IsZero() || now.Sub(s.keptAt) >= keepInterval, now)
+}
+
+// growLocked moves pending digests into the tree, up to size.
+func (s *signer) growLocked(size int64) {
+	s.pendingMu.Lock()
+	n := min(max(size-s.builder.Size(), 0), int64(len(s.pending)))
+	take := s.pending[:n]
+	s.pending = append([]journal.Digest(nil), s.pending[n:]...)
+	if len(s.pending) > 0 {
+		s.since = time.Now()
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
+	}
+	s.pendingMu.Unlock()
+	s.builder.Append(take...)
+}
+
+// rootAt gives the snapshot at exactly size, all of whose lines are synced and
+// acknowledged. The commit lock is held: it waits for no disk.
+func (s *signer) rootAt(size int64) (tree.Snapshot, error) {
+	s.treeMu.Lock()
+	defer s.treeMu.Unlock()
+	s.growLocked(size)
+	snap := s.builder.Snapshot()
+	if snap.Size != size {
+		return snap, fmt.Errorf("the tree has %d entries where the journal has %d", snap.Size, size)
+	}
+	return snap, nil
+}
+
+// putLocked writes the tiles of a snapshot and its checkpoint, and keeps a
+// copy of it if keep. Invariant 1 of tree: sizes never go down.
+func (s *signer) putLocked(snap tree.Snapshot, keep bool, now time.Time) error {
+	latest := s.latest.Load()
+	if snap.Size <= latest.Size && !keep {
+		return nil
+	}
+	if err := s.store.Flush(snap); err != nil {
+		return err
+	}
+	s.treeMu.Lock()
+	s.builder.Flushed(snap)
+	s.treeMu.Unlock()
+	c := *latest
+	if snap.Size != latest.Size {
+		var err error
+		if c, err = tree.Sign(s.trail.keys.signer, snap.Size, snap.Root); err != nil {
+			return err
+		}
+	}
+	// Crash until here: tiles without a checkpoint, which nobody reads.
+	if snap.Size > latest.Size {
+		if err := s.store.Put(c); err != nil {
+			return err
+		}
+		s.latest.Store(&c)
+	}
+	if keep {
+		if err := s.store.Keep(c); err != nil {
+			return err
+		}
+		s.keptAt = now
+	}
+	for _, k := range s.sinks {
+		k.offer(c)
+	}
+	return s.store.Tidy(s.latest.Load().Size)
+}
+
+// keepSealed signs and keeps the checkpoint at the end of a segment.
+func (s *signer) keepSealed(snap tree.Snapshot) error {
+	s.signing.Lock()
+	defer s.signing.Unlock()
+	return s.putLocked(snap, true, s.trail.clock.now())
+}
+
+// lag is how long the oldest uncovered line has waited.
+func (s *signer) lag() time.Duration {
+	s.pendingMu.Lock()
+	defer s.pendingMu.Unlock()
+	if len(s.pending) == 0 {
+		return 0
+	}
+	return time.Since(s.since)
+}
+
+// sinkState sends checkpoints to one sink from a goroutine of its own: a sink
+// that hangs holds nobody up. It always sends the newest; what was passed over
+// is not lost, since each covers all before it.
+type sinkState struct {
+	sink   witness.Sink
+	next   chan tree.Checkpoint
+	done   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	lost   func(name string, err error)
+	sent   atomic.Int64 // size of the last checkpoint that arrived
+	err    error
+}
+
+func (s *signer) addSink(sink witness.Sink, lost func(string, error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &sinkState{sink: sink, next: make(chan tree.Checkpoint, 1), done: make(chan struct{}), ctx: ctx, cancel: cancel, lost: lost}
+	k.sent.Store(-1)
+	s.sinks = append(s.sinks, k)
+	go k.run()
+}
+
+func (k *sinkState) offer(c tree.Checkpoint) {
+	for {
+		select {
+		case k.next <- c:
+			return
+		default:
+		}
+		select {
+		case <-k.next: // an older one
+		default:
+		}
+	}
+}
+
+func (k *sinkState) run() {
+	defer close(k.done)
+	for c := range k.next {
+		err := k.sink.Send(k.ctx, c.Signed)
+		if err != nil {
+			k.err = err
+			k.lost(k.sink.Name(), err)
+		} else {
+			k.err = nil
+			k.sent.Store(c.Size)
+		}
+		select {
+		case <-time.After(sinkInterval):
+		case <-k.ctx.Done():
+		}
+	}
+}
+
+// sinkGrace is how long Close waits for sinks.
+const sinkGrace = 15 * time.Second
+
+func (k *sinkState) close() error {
+	close(k.next)
+	grace := time.AfterFunc(sinkGrace, k.cancel)
+	defer grace.Stop()
+	// What waits between two checkpoints is cut short; a Send is not.
+	select {
+	case <-k.done:
+	case <-time.After(sinkInterval + sinkGrace):
+	}
+	k.cancel()
+	if k.err != nil {
+		return fmt.Errorf("checkpoint sink %s: %w", k.sink.Name(), k.err)
+	}
+	return nil
+}

@@ -1,0 +1,430 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+)
+
+// Trail is an open trail. It is safe for concurrent use.
+type Trail struct {
+	opts     Options
+	path     string // the open segment, links resolved
+	dir      string // the trail's directory
+	id       identity
+	clock    *clock
+	pin      string // what happened to the pin, for Info
+	warnings warnings
+
+	// A writer has these; a reader has none.
+	lock    durable.File
+	journal *journal.Journal
+	signer  *signer
+	keys    *keys
+	idem    *idempotency.Index
+	refused refusals
+	losses  losses
+	sealing sealing
+
+	closeOnce sync.Once
+	closed    chan struct{}
+	closeErr  error
+}
+
+// identity is trail.json.
+type identity struct {
+	Format        int       `json:"format"`
+	Origin        string    `json:"origin"`
+	Created       string    `json:"created"`
+	Profile       string    `json:"profile"`
+	VKey          string    `json:"vkey"`
+	LifecycleVKey string    `json:"lifecycle_vkey"`
+	VKeys         []keyFrom `json:"vkeys"`
+}
+
+type keyFrom struct {
+	VKey string `json:"vkey"`
+	From int64  `json:"from"`
+}
+
+// formatVersion is the version of everything on disk (docs/format.md).
+const formatVersion = 1
+
+const maxSmallFile = 1 << 20
+
+// parseIdentity reads trail.json.
+func parseIdentity(data []byte) (identity, note.Verifier, error) {
+	var id identity
+	if err := json.Unmarshal(data, &id); err != nil {
+		return id, nil, errors.New("trail.json: not the JSON that is expected")
+	}
+	if id.Format != formatVersion {
+		return id, nil, fmt.Errorf("trail.json: format %d, this program knows %d", id.Format, formatVersion)
+	}
+	v, err := note.NewVerifier(id.VKey)
+	if err != nil {
+		return id, nil, fmt.Errorf("trail.json: vkey: %w", err)
+	}
+	if v.Name() != id.Origin {
+		return id, nil, errors.New("trail.json: the key's name is not the origin")
+	}
+	return id, v, nil
+}
+
+// paths resolves the log's path and finds the trail's directory beside it.
+func paths(path string) (log, dir string, err error) {
+	if log, err = filepath.Abs(path); err != nil {
+		return "", "", err
+	}
+	if resolved, err := filepath.EvalSymlinks(log); err == nil {
+		log = resolved
+	} else if parent, err := filepath.EvalSymlinks(filepath.Dir(log)); err == nil {
+		log = filepath.Join(parent, filepath.Base(log))
+	}
+	return log, trailDir(log), nil
+}
+
+func trailDir(log string) string {
+	if name, ok := strings.CutSuffix(log, ".jsonl"); ok && filepath.Base(log) != ".jsonl" {
+		return name + ".trail"
+	}
+	return log + ".trail"
+}
+
+// Open opens the trail at path, to write unless Options.ReadOnly, and makes
+// one of profile plain where there is none. nil options are the defaults.
+//
+// Opening to write takes the trail's lock, compares the lines with the latest
+// checkpoint, finishes or sets aside what a crash left (AUDIT_RECOVERY), and
+// writes a checkpoint over everything before it returns. Errors that a caller
+// may want to tell apart: ErrLocked, ErrDamaged, ErrPinned, ErrNotFound,
+// ErrFull.
+func Open(path string, opts *Options) (*Trail, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	t, err := open(path, o)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, explainOpen(err, path))
+	}
+	return t, nil
+}
+
+func open(path string, o Options) (*Trail, error) {
+	log, dir := path, trailDir(path)
+	if o.fs == durable.OS {
+		var err error
+		if log, dir, err = paths(path); err != nil {
+			return nil, err
+		}
+	}
+	t := &Trail{opts: o, path: log, dir: dir, closed: make(chan struct{})}
+	t.clock = newClock(o.now)
+	if o.ReadOnly {
+		return t, t.openReader()
+	}
+	if err := t.openWriter(); err != nil {
+		t.release()
+		return nil, err
+	}
+	return t, nil
+}
+
+// explainOpen adds what to do where the documented path can't be written.
+func explainOpen(err error, path string) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if path == DefaultPath {
+		return fmt.Errorf("%w (run as a user who may write %s, or choose another path: Options.AuditLogPath, Open's path, --log, or KAIZEN_AUDIT_LOG)", err, filepath.Dir(path))
+	}
+	return fmt.Errorf("%w (choose a path that this user may write)", err)
+}
+
+// openReader checks that there is a trail.
+func (t *Trail) openReader() error {
+	data, err := durable.ReadFile(t.opts.fs, filepath.Join(t.dir, "trail.json"), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: there is no trail at this path", ErrNotFound)
+		}
+		return fmt.Errorf("%w: %s is missing", ErrDamaged, filepath.Join(t.dir, "trail.json"))
+	}
+	if err != nil {
+		return err
+	}
+	if t.id, _, err = parseIdentity(data); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return t.checkPin()
+}
+
+// Path is the path of the open segment, links resolved.
+func (t *Trail) Path() string { return t.path }
+
+// Dir is the trail's directory.
+func (t *Trail) Dir() string { return t.dir }
+
+// Origin is the name under which the trail signs.
+func (t *Trail) Origin() string { return t.id.Origin }
+
+// VKey is the trail's current verifier key, as in trail.json.
+func (t *Trail) VKey() string { return t.id.VKey }
+
+// Close records the end, makes everything durable, signs a last checkpoint and
+// lets go of the lock. It may be called more than once.
+func (t *Trail) Close() error {
+	t.closeOnce.Do(func() {
+		if t.journal == nil {
+			close(t.closed)
+			return
+		}
+		t.closeErr = t.closeWriter()
+		if t.closeErr != nil {
+			t.closeErr = fmt.Errorf("close %s: %w", t.path, t.closeErr)
+		}
+	})
+	return t.closeErr
+}
+
+func (t *Trail) closeWriter() error {
+	var errs []error
+	t.sealing.wait() // a seal in the background is finished first
+	errs = append(errs, t.flushRefusals(context.Background()), t.flushLosses(true))
+	if !t.opts.quiet && t.journal.Err() == nil {
+		errs = append(errs, t.recordOwn(context.Background(), ownEntry{
+			eventType: "AUDIT_STOP", action: "trail_closed",
+			outputs: map[string]any{"entries": t.journal.Next()},
+		}))
+	}
+	close(t.closed)
+	t.signer.stop()
+	failed := t.journal.Err()
+	errs = append(errs, t.journal.Close())
+	if failed == nil && errors.Join(errs...) == nil {
+		// Whatever could not be signed before is signed now, or the lock is
+		// left as a crash leaves it.
+		err := t.signer.signAll(t.journal.Next())
+		if err == nil {
+			err = t.idem.Flush(t.journal.Next())
+		}
+		if err == nil {
+			err = errors.Join(t.lock.Truncate(0), t.lock.Sync())
+		}
+		errs = append(errs, err)
+	}
+	errs = append(errs, t.signer.close(), t.lock.Close())
+	return errors.Join(errs...)
+}
+
+// release lets go of what a failed open holds.
+func (t *Trail) release() {
+	if t.signer != nil {
+		t.signer.stop()
+	}
+	if t.journal != nil {
+		t.journal.Close()
+	}
+	if t.lock != nil {
+		t.lock.Close()
+	}
+}
+
+// checkPin compares origin and key with what was seen before.
+func (t *Trail) checkPin() error {
+	dir := t.stateDir()
+	if dir == "" {
+		t.pin = "none: no home directory"
+		return nil
+	}
+	if p, ok, err := pin.Path(dir, t.path); err != nil {
+		t.pin = "none: " + err.Error()
+	} else if ok && p.Origin != t.id.Origin {
+		return fmt.Errorf("%w: it was %s and is now %s; if that is right: kaizen-audit init --forget-pin --log %s",
+			ErrPinned, p.Origin, t.id.Origin, t.path)
+	}
+	switch p, ok, err := pin.Origin(dir, t.id.Origin); {
+	case err != nil:
+		t.pin = "none: " + err.Error()
+	case ok && p.VKey != t.id.VKey:
+		return fmt.Errorf("%w: its origin %s had another key", ErrPinned, t.id.Origin)
+	case ok:
+		t.pin = "known"
+		if _, here, _ := pin.Path(dir, t.path); here {
+			return nil
+		}
+		fallthrough // a copy or restored trail: remember this path too
+	default:
+		if err := pin.Put(dir, t.path, t.id.Origin, t.id.VKey); err != nil {
+			t.pin = "none: " + err.Error()
+		} else if t.pin == "" {
+			t.pin = "new"
+		}
+	}
+	return nil
+}
+
+func (t *Trail) stateDir() string {
+	if t.opts.StateDir != "" {
+		return t.opts.StateDir
+	}
+	return pin.DefaultDir()
+}
+
+// clock gives times that never go back by a small step. A large one is
+// followed, and told.
+type clock struct {
+	source func() time.Time
+	mu     sync.Mutex
+	last   time.Time
+	max    time.Time
+	steps  []clockStep
+}
+
+type clockStep struct{ from, to time.Time }
+
+// smallStep is how far a clock may be set back by time synchronisation without
+// the trail following: NTP clients step at 128 ms and slew below.
+const smallStep = 2 * time.Second
+
+// largeStep is how far wall and monotonic clock may part, forward, before it
+// is noted. A machine that slept parts by as long as it slept.
+const largeStep = time.Minute
+
+func newClock(source func() time.Time) *clock { return &clock{source: source} }
+
+func (c *clock) now() time.Time {
+	t := c.source()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.last.IsZero() {
+		wall := t.Round(0).Sub(c.last.Round(0)) // without the monotonic clock
+		switch steady := t.Sub(c.last); {
+		case wall < -smallStep, wall-steady > largeStep:
+			c.steps = append(c.steps, clockStep{c.last, t})
+		case wall < 0:
+			return c.last
+		}
+	}
+	c.last = t
+	if t.After(c.max) {
+		c.max = t
+	}
+	return t
+}
+
+// latest is the latest time that was ever given.
+func (c *clock) latest() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.max
+}
+
+// takeSteps gives the large steps since the last call.
+func (c *clock) takeSteps() []clockStep {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	steps := c.steps
+	c.steps = nil
+	return steps
+}
+
+// writer says who writes, for the lock, AUDIT_CREATED and AUDIT_START.
+type writer struct {
+	Host      string `json:"host"`
+	Container string `json:"container,omitempty"`
+	PID       int    `json:"pid"`
+	BootID    string `json:"boot_id,omitempty"`
+	Started   string `json:"started"`
+	Command   string `json:"command"`
+}
+
+func (t *Trail) writer() writer {
+	w := writer{PID: os.Getpid(), Started: formatTime(t.clock.now()), Command: t.command()}
+	w.Host, _ = os.Hostname()
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		w.BootID = strings.TrimSpace(string(b))
+	}
+	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
+		if _, err := os.Stat(mark); err == nil {
+			w.Container = w.Host
+		}
+	}
+	return w
+}
+
+func (t *Trail) command() string {
+	if t.opts.Command != "" {
+		return t.opts.Command
+	}
+	return filepath.Base(os.Args[0])
+}
+
+func (w writer) String() string {
+	s := fmt.Sprintf("process %d on %s", w.PID, w.Host)
+	if w.Container != "" {
+		s = fmt.Sprintf("process %d in container %s", w.PID, w.Container)
+	}
+	if w.Command != "" {
+		s += " (" + w.Command + ")"
+	}
+	if w.Started != "" {
+		s += " since " + w.Started
+	}
+	return s
+}
+
+func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+
+// keys are a writer's private keys.
+type keys struct {
+	signer note.Signer
+	mac    []byte
+}
+
+func loadKeys(fsys durable.FS, dir string) (*keys, error) {
+	k := &keys{}
+	text, err := durable.ReadFile(fsys, filepath.Join(dir, "keys", "signing.key"), maxSmallFile)
+	if err != nil {
+		return nil, err
+	}
+	if k.signer, err = note.NewSigner(strings.TrimSpace(string(text))); err != nil {
+		return nil, errors.New("keys/signing.key: not a signing key")
+	}
+	if k.mac, err = durable.ReadFile(fsys, filepath.Join(dir, "keys", "mac.key"), maxSmallFile); err != nil {
+		return nil, err
+	}
+	if len(k.mac) != macKeyBytes {
+		return nil, fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
+	}
+	return k, nil
+}
+
+const macKeyBytes = 32
+
+// latest is the latest checkpoint on disk.
+func (t *Trail) latest() (tree.Checkpoint, *tree.Store, error) {
+	v, err := note.NewVerifier(t.id.VKey)
+	if err != nil {
+		return tree.Checkpoint{}, nil, err
+	}
+	store := tree.NewStore(t.opts.fs, t.dir)
+	c, err := store.Checkpoint(v)
+	return c, store, err
+}
