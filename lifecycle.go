@@ -98,12 +98,14 @@ func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
 // sealWhenFull seals in the background once the open segment is full: whoever
 // appended last waits for none of it.
 func (t *Trail) sealWhenFull() {
-	full := func(size int64) bool { return size >= t.opts.SegmentBytes }
-	if _, size := t.journal.OpenSegment(); !full(size) || !t.sealing.due.CompareAndSwap(false, true) {
-		return
+	if _, size := t.journal.OpenSegment(); size >= t.opts.SegmentBytes && t.sealing.due.CompareAndSwap(false, true) {
+		t.sealBehind()
 	}
+}
+
+func (t *Trail) sealBehind() {
 	t.sealing.wg.Go(func() {
-		s, err := t.cut(full)
+		s, err := t.cut(func(size int64) bool { return size >= t.opts.SegmentBytes })
 		t.sealing.due.Store(false)
 		if err == nil && s != nil {
 			_, err = t.compress(*s)

@@ -208,7 +208,7 @@ func (t *Trail) load(clean, fresh bool) error {
 	if t.idem, err = idempotency.Open(fsys, filepath.Join(t.dir, "idempotency"), t.keys.mac); err != nil {
 		return err
 	}
-	recovery, err := t.recover(c, found, clean)
+	recovery, err := t.recover(c, &found, clean)
 	if err != nil {
 		return err
 	}
@@ -342,7 +342,7 @@ type setAside struct {
 
 // recover deals with what lies beyond the checkpoint; nil says that there was
 // nothing, after a clean close.
-func (t *Trail) recover(c tree.Checkpoint, r replayed, clean bool) (*recovery, error) {
+func (t *Trail) recover(c tree.Checkpoint, r *replayed, clean bool) (*recovery, error) {
 	if clean && r.Next == c.Size && r.Torn == 0 {
 		return nil, nil
 	}
@@ -360,6 +360,7 @@ func (t *Trail) recover(c tree.Checkpoint, r replayed, clean bool) (*recovery, e
 		if c.Size < r.First {
 			return nil, t.refuseDamaged("it was closed, and a sealed segment has lines beyond its checkpoint")
 		}
+		r.tail = nil
 		return rec, aside(c.Size, "written after the trail was closed")
 	}
 	torn := r.Torn > 0 || r.valid < r.Next

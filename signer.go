@@ -193,16 +193,18 @@ func (s *signer) rootAt(size int64) (tree.Snapshot, error) {
 // copy of it if keep. Invariant 1 of tree: sizes never go down.
 func (s *signer) putLocked(snap tree.Snapshot, keep bool, now time.Time) error {
 	latest := s.latest.Load()
-	if snap.Size <= latest.Size && !keep {
+	if snap.Size <= latest.Size && !keep && !snap.Missing() {
 		return nil
 	}
-	if err := s.store.Flush(snap); err != nil {
-		return err
-	}
-	s.treeMu.Lock()
-	s.builder.Flushed(snap)
-	s.treeMu.Unlock()
 	c := *latest
+	if snap.Size != latest.Size || snap.Missing() {
+		if err := s.store.Flush(snap); err != nil {
+			return err
+		}
+		s.treeMu.Lock()
+		s.builder.Flushed(snap)
+		s.treeMu.Unlock()
+	}
 	if snap.Size != latest.Size {
 		var err error
 		if c, err = tree.Sign(s.trail.keys.signer, snap.Size, snap.Root); err != nil {

@@ -23,6 +23,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // File is an open file.
@@ -103,15 +104,22 @@ const tempSuffix = ".tmp"
 // name holds the old content or the new, never a mixture and never less.
 //
 // Operations: open(name.tmp, O_CREATE|O_TRUNC), write, fdatasync, close,
-// rename(name.tmp, name), fsync(directory). It returns once all are done.
+// rename(name.tmp, name), fsync(directory). It returns once all are done. After
+// an error before the rename name.tmp is removed; after an error of the last
+// step the new content is in place and may not be durable.
 // Two writers of one name must exclude each other.
 func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 	tmp := name + tempSuffix
-	if err := CreateFile(fsys, tmp, data, perm); err != nil {
-		return err
+	err := CreateFile(fsys, tmp, data, perm)
+	if err == nil {
+		err = fsys.Rename(tmp, name)
 	}
-	if err := fsys.Rename(tmp, name); err != nil {
-		return errors.Join(err, fsys.Remove(tmp))
+	if err != nil {
+		// On a full disk the half file would keep the space that it got.
+		if gone := fsys.Remove(tmp); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		return err
 	}
 	return fsys.SyncDir(filepath.Dir(name))
 }
@@ -132,15 +140,21 @@ func CreateFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 }
 
 // MkdirAll makes a directory and its missing parents durable: each new one is
-// followed by a sync of its parent.
+// followed by a sync of its parent. So is the first that is there already,
+// because whoever made it may have died before that sync.
 func MkdirAll(fsys FS, name string, perm fs.FileMode) error {
-	if fi, err := fsys.Stat(name); err == nil {
-		if !fi.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: name, Err: errors.New("is not a directory")}
-		}
-		return nil
-	}
 	parent := filepath.Dir(name)
+	fi, err := fsys.Stat(name)
+	switch {
+	case err == nil && !fi.IsDir():
+		return &fs.PathError{Op: "mkdir", Path: name, Err: syscall.ENOTDIR}
+	case err == nil:
+		err := fsys.SyncDir(parent)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // nobody makes names durable in what they can't read
+		}
+		return err
+	}
 	if parent != name {
 		if err := MkdirAll(fsys, parent, perm); err != nil {
 			return err

@@ -30,6 +30,9 @@ type Snapshot struct {
 	upTo int64 // of all the full tiles there ever were
 }
 
+// Missing reports whether full tiles of the snapshot are not on disk.
+func (s Snapshot) Missing() bool { return len(s.full) > 0 }
+
 // Snapshot takes the tree as it is now.
 func (b *Builder) Snapshot() Snapshot {
 	s := Snapshot{Size: b.size, Root: b.Root(), full: b.full[:len(b.full):len(b.full)], upTo: b.dropped + int64(len(b.full))}

@@ -85,7 +85,15 @@ func (s *Store) write(group []fullTile, dirs map[string]bool) (err error) {
 			return err
 		}
 		dirs[dir] = true
-		f, err := s.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		f, err := s.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			// A checkpoint may need the one that is there: it is replaced as
+			// a whole, never written over.
+			if err := durable.WriteFile(s.fs, name, t.data, 0o600); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,206 @@
+package report
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+)
+
+// recentOperations is how many of an agent's operations the documented report
+// names.
+const recentOperations = 3
+
+// Meta is what a report says that is not in the entries.
+type Meta struct {
+	// Generated is when the report was made; zero means now.
+	Generated time.Time
+	// RetentionDays is how long entries are to be kept.
+	RetentionDays int
+	// AccessControl says whether reading needs a role; no entry tells.
+	AccessControl bool
+	// Checkpoint is the trail's latest, nil when there is none.
+	Checkpoint *Checkpoint
+}
+
+// Checkpoint is the signed checkpoint that a report names. The report does not
+// verify it.
+type Checkpoint struct {
+	Origin string `json:"origin"`
+	// Size is the number of entries that it covers, Root its base64 root hash.
+	Size int64  `json:"size"`
+	Root string `json:"root"`
+	// AnchoredTo is the size of the last checkpoint known to be kept out of
+	// the writer's reach; negative when none is known.
+	AnchoredTo int64 `json:"anchored_to"`
+}
+
+// State says whether something holds for all lines.
+type State string
+
+// States of encryption and access control.
+const (
+	Enabled  State = "Enabled"
+	Disabled State = "Disabled"
+	Partly   State = "Partly"
+)
+
+// Report is the compliance report. Its JSON shape only grows.
+type Report struct {
+	Generated time.Time `json:"generated"`
+	// TotalEntries counts the agents' own entries.
+	TotalEntries  int64 `json:"total_entries"`
+	RetentionDays int   `json:"retention_days"`
+	Encryption    State `json:"encryption"`
+	// EncryptedFrom and EncryptedUntil bound by index what is encrypted where
+	// Encryption is Partly: every line from there on, or none after there.
+	EncryptedFrom  *int64 `json:"encrypted_from,omitempty"`
+	EncryptedUntil *int64 `json:"encrypted_until,omitempty"`
+	AccessControl  State  `json:"access_control"`
+	// Agents are in the order of their first entry.
+	Agents []Agent `json:"agents"`
+	// OwnEntries counts the trail's own entries.
+	OwnEntries int64 `json:"own_entries"`
+	// Unattributed counts entries that are encrypted as a whole, so that their
+	// agent can't be read here. They are in TotalEntries.
+	Unattributed int64 `json:"unattributed_entries"`
+	// Broken counts lines that are no entries, the first at index BrokenFirst.
+	// They are not in TotalEntries.
+	Broken      int64       `json:"broken_lines"`
+	BrokenFirst *int64      `json:"broken_first,omitempty"`
+	Checkpoint  *Checkpoint `json:"checkpoint"`
+}
+
+// Agent is what one agent did.
+type Agent struct {
+	AgentID    string `json:"agent_id"`
+	Operations int64  `json:"total_operations"`
+	Successful int64  `json:"successful_operations"`
+	// Recent are the last operations by index, at most three, the oldest of
+	// them first.
+	Recent []Operation `json:"recent_operations"`
+}
+
+// Operation is one entry of an agent.
+type Operation struct {
+	Index      int64     `json:"index"`
+	Timestamp  time.Time `json:"timestamp"`
+	Action     string    `json:"action"`
+	DurationMS float64   `json:"duration_ms"`
+	Success    bool      `json:"success"`
+}
+
+// Builder makes a report of entries.
+type Builder struct {
+	report Report
+	agents map[string]int // place in report.Agents
+
+	// Of the lines counted, the trail's own apart: those are plain also where
+	// the trail is encrypted.
+	encrypted   int64
+	suffixFrom  int64 // where the run of encrypted lines that reaches the newest one begins
+	newestIs    bool  // the newest line is encrypted
+	lastCovered int64 // the newest encrypted line
+}
+
+// New begins a report.
+func New(m Meta) *Builder {
+	if m.Generated.IsZero() {
+		m.Generated = time.Now()
+	}
+	access := Disabled
+	if m.AccessControl {
+		access = Enabled
+	}
+	return &Builder{
+		report: Report{
+			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays,
+			AccessControl: access, Checkpoint: m.Checkpoint, Agents: []Agent{},
+		},
+		agents: map[string]int{},
+	}
+}
+
+// Add counts an entry. Entries come by ascending index. What it keeps of e is
+// copied, so that e's line can go.
+func (b *Builder) Add(e entry.Entry) {
+	r := &b.report
+	if e.IsTrails() && len(e.EventType) > len(entry.TrailPrefix) && e.EventType[:len(entry.TrailPrefix)] == entry.TrailPrefix {
+		r.OwnEntries++
+		return
+	}
+	r.TotalEntries++
+	whole := sealedWhole(e.Line())
+	b.addEncryption(e.Index, whole || sealedInPart(e.Policy))
+	if whole {
+		r.Unattributed++
+		return
+	}
+	at, ok := b.agents[e.AgentID]
+	if !ok {
+		at = len(r.Agents)
+		id := string(bytes.Clone([]byte(e.AgentID)))
+		r.Agents = append(r.Agents, Agent{AgentID: id, Recent: make([]Operation, 0, recentOperations)})
+		b.agents[id] = at
+	}
+	a := &r.Agents[at]
+	a.Operations++
+	if e.Success {
+		a.Successful++
+	}
+	if len(a.Recent) == recentOperations {
+		copy(a.Recent, a.Recent[1:])
+		a.Recent = a.Recent[:recentOperations-1]
+	}
+	a.Recent = append(a.Recent, Operation{
+		Index: e.Index, Timestamp: e.Timestamp.UTC(), Action: e.Action, DurationMS: e.DurationMS, Success: e.Success,
+	})
+}
+
+// AddBroken counts a line that is no entry.
+func (b *Builder) AddBroken(index int64) {
+	if b.report.Broken++; b.report.BrokenFirst == nil {
+		b.report.BrokenFirst = &index
+	}
+}
+
+func (b *Builder) addEncryption(index int64, encrypted bool) {
+	if encrypted {
+		if !b.newestIs {
+			b.suffixFrom = index
+		}
+		b.encrypted++
+		b.lastCovered = index
+	}
+	b.newestIs = encrypted
+}
+
+// sealedWhole tells whether a line is encrypted as a whole: its first member
+// is "sealed":"v1" (docs/format.md). No entry begins so.
+func sealedWhole(line []byte) bool { return bytes.HasPrefix(line, []byte(`{"sealed":"v1"`)) }
+
+// sealedInPart tells whether any field of an entry is sealed.
+func sealedInPart(policy entry.Object) bool {
+	v, ok := policy.Get("sealed")
+	return ok && len(v.JSON()) > len("[]")
+}
+
+// Report gives the report of the entries so far. Its actions and names no
+// longer share memory with the entries.
+func (b *Builder) Report() *Report {
+	r := b.report
+	switch {
+	case b.encrypted == 0:
+		r.Encryption = Disabled
+	case b.encrypted == r.TotalEntries:
+		r.Encryption = Enabled
+	default:
+		r.Encryption = Partly
+		if b.newestIs {
+			r.EncryptedFrom = &b.suffixFrom
+		} else {
+			r.EncryptedUntil = &b.lastCovered
+		}
+	}
+	return &r
+}

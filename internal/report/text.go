@@ -1,0 +1,100 @@
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+)
+
+// rule is the documented line of 70 equals signs.
+var rule = strings.Repeat("=", 70)
+
+// operationTime is how the documented report spells an operation's time: UTC,
+// to the second.
+const operationTime = "2006-01-02T15:04:05"
+
+// WriteText writes the documented report, to the character. The error is w's.
+func (r *Report) WriteText(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	line("%s\nAUDIT TRAIL COMPLIANCE REPORT\n%s", rule, rule)
+	line("Generated: %s", r.Generated.UTC().Format(entry.TimeLayout))
+	line("Total entries: %s", count(r.TotalEntries))
+	line("Retention period: %s", retention(r.RetentionDays))
+	line("Encryption: %s", r.encryption())
+	line("Access control: %s", r.AccessControl)
+	line("")
+	for _, a := range r.Agents {
+		line("Agent: %s", Printable(a.AgentID))
+		line("  Total operations: %s", count(a.Operations))
+		line("  Success rate: %s/%s (%.1f%%)", count(a.Successful), count(a.Operations), a.SuccessRate())
+		line("  Recent operations:")
+		for _, o := range a.Recent {
+			line("    - %s: %s (%.1fms)", o.Timestamp.UTC().Format(operationTime), Printable(o.Action), o.DurationMS)
+		}
+		line("")
+	}
+	if r.Unattributed > 0 {
+		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
+	}
+	if r.Broken > 0 {
+		line("Broken lines: %s (the first at index %d)", count(r.Broken), *r.BrokenFirst)
+	}
+	line("Audit trail's own entries: %s", count(r.OwnEntries))
+	if c := r.Checkpoint; c != nil {
+		line("Origin: %s", Printable(c.Origin))
+		line("Checkpoint: covers %s entries, root %s (not verified here)", count(c.Size), Printable(c.Root))
+		if c.AnchoredTo >= 0 {
+			line("Anchored outside: %s entries", count(c.AnchoredTo))
+		} else {
+			line("Anchored outside: none known")
+		}
+	} else {
+		line("Checkpoint: none")
+	}
+	line("%s", rule)
+	return out.Flush()
+}
+
+// SuccessRate is in percent, 0 to 100.
+func (a *Agent) SuccessRate() float64 {
+	if a.Operations == 0 {
+		return 0
+	}
+	return 100 * float64(a.Successful) / float64(a.Operations)
+}
+
+func (r *Report) encryption() string {
+	switch {
+	case r.EncryptedFrom != nil:
+		return fmt.Sprintf("%s (from index %d)", r.Encryption, *r.EncryptedFrom)
+	case r.EncryptedUntil != nil:
+		return fmt.Sprintf("%s (until index %d)", r.Encryption, *r.EncryptedUntil)
+	}
+	return string(r.Encryption)
+}
+
+// count writes a number with thousands separators.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// retention writes days, and the years that they are: 365 days each, as the
+// documented 2555 days are 7 years.
+func retention(days int) string {
+	years := strconv.FormatFloat(float64(days)/365, 'f', 1, 64)
+	years = strings.TrimSuffix(years, ".0")
+	unit := "years"
+	if years == "1" {
+		unit = "year"
+	}
+	return fmt.Sprintf("%d days (%s %s)", days, years, unit)
+}
