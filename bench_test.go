@@ -30,7 +30,7 @@ func benchTrail(b *testing.B, d Durability) *Trail {
 	return t
 }
 
-func report(b *testing.B, took []time.Duration) {
+func percentiles(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
 	for _, p := range []struct {
 		name string
@@ -54,7 +54,7 @@ func BenchmarkRecord(b *testing.B) {
 				}
 				took = append(took, time.Since(start))
 			}
-			report(b, took)
+			percentiles(b, took)
 		})
 		b.Run(d.String()+"/64", func(b *testing.B) {
 			t := benchTrail(b, d)
@@ -106,7 +106,7 @@ func BenchmarkRaw(b *testing.B) {
 				}
 				took = append(took, time.Since(start))
 			}
-			report(b, took)
+			percentiles(b, took)
 		})
 	}
 }

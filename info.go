@@ -62,7 +62,7 @@ const lagAlarm = 10 * time.Second
 func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	i := &Info{
 		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.id.VKey, Profile: t.id.Profile,
-		Pin: t.pin, AnchoredTo: -1, RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
+		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
 		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
 	}
 	i.Created, _, _ = entry.ParseTime(t.id.Created)
@@ -105,9 +105,6 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		}
 		if err := t.journal.Err(); err != nil {
 			i.Warnings = append(i.Warnings, err.Error())
-		}
-		for _, s := range t.signer.sinks {
-			i.AnchoredTo = max(i.AnchoredTo, s.sent.Load())
 		}
 		i.Holder = t.writer().String()
 	} else {

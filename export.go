@@ -1,0 +1,62 @@
+package audit
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/report"
+)
+
+// ComplianceReport is the documented report over a whole trail.
+type ComplianceReport = report.Report
+
+// ComplianceReport makes the report. It is one reading, recorded as
+// AUDIT_REPORT. Broken lines are counted in it and are no error.
+func (t *Trail) ComplianceReport(ctx context.Context) (*ComplianceReport, error) {
+	if err := t.noteRead(ctx, readEntry{"AUDIT_REPORT", "report"}, map[string]any{"report": "compliance"}); err != nil {
+		return nil, fmt.Errorf("report %s: %w", t.path, err)
+	}
+	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays}
+	if c, _, err := t.latest(); err == nil {
+		meta.Checkpoint = &report.Checkpoint{
+			Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:]), AnchoredTo: t.anchoredTo(),
+		}
+	}
+	b := report.New(meta)
+	for e, err := range t.scan(ctx, Query{Trails: true}) {
+		switch {
+		case err == nil:
+			b.Add(e)
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("report %s: %w", t.path, ctx.Err())
+		case isBroken(err):
+			b.AddBroken(e.Index)
+		default:
+			return nil, fmt.Errorf("report %s: %w", t.path, err)
+		}
+	}
+	return b.Report(), nil
+}
+
+// WriteComplianceReport writes the documented report as text.
+func (t *Trail) WriteComplianceReport(ctx context.Context, w io.Writer) error {
+	r, err := t.ComplianceReport(ctx)
+	if err != nil {
+		return err
+	}
+	return r.WriteText(w)
+}
+
+// anchoredTo is the size of the last checkpoint that arrived outside, as far
+// as this process knows; -1 for none.
+func (t *Trail) anchoredTo() int64 {
+	to := int64(-1)
+	if t.signer != nil {
+		for _, s := range t.signer.sinks {
+			to = max(to, s.sent.Load())
+		}
+	}
+	return to
+}

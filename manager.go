@@ -1,0 +1,155 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/query"
+)
+
+// ManagerOptions are the documented options of the audit trail manager. An
+// option that this version does not have is an error when it is set, never
+// ignored.
+type ManagerOptions struct {
+	// AuditLogPath is the log; empty means DefaultPath.
+	AuditLogPath string
+	// RetentionDays is how long entries are kept at least; 0 means 2555.
+	// This version removes nothing, so 2555 is all that it accepts.
+	RetentionDays int
+	// EncryptAtRest and EncryptionKey come with sealing: not in this version.
+	EncryptAtRest bool
+	EncryptionKey string
+	// AccessControl and AllowedRoles come with roles: not in this version.
+	AccessControl bool
+	AllowedRoles  []string
+	// RotationInterval (daily, weekly, monthly): not in this version, which
+	// seals by size.
+	RotationInterval string
+	// BackupToS3 and S3Bucket come with the archive: not in this version.
+	BackupToS3 bool
+	S3Bucket   string
+
+	// Options are what the documented ones do not say.
+	Options
+}
+
+func (o *ManagerOptions) check() error {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"EncryptAtRest", o.EncryptAtRest}, {"EncryptionKey", o.EncryptionKey != ""},
+		{"AccessControl", o.AccessControl}, {"AllowedRoles", len(o.AllowedRoles) > 0},
+		{"RotationInterval", o.RotationInterval != ""},
+		{"BackupToS3", o.BackupToS3}, {"S3Bucket", o.S3Bucket != ""},
+	} {
+		if f.set {
+			return fmt.Errorf("option %s: %w", f.name, ErrNotBuilt)
+		}
+	}
+	if o.RetentionDays != 0 && o.RetentionDays != DefaultRetentionDays {
+		return fmt.Errorf("option RetentionDays: %d: %w: entries are kept, and %d days are what reports say", o.RetentionDays, ErrNotBuilt, DefaultRetentionDays)
+	}
+	return nil
+}
+
+// AuditTrailManager is the documented manager: a trail with queries that
+// return slices. The trail itself is its Trail.
+type AuditTrailManager struct {
+	*Trail
+}
+
+// NewAuditTrailManager opens the trail that the options name, and makes it
+// where there is none.
+func NewAuditTrailManager(opts ManagerOptions) (*AuditTrailManager, error) {
+	if err := opts.check(); err != nil {
+		return nil, fmt.Errorf("audit trail manager: %w", err)
+	}
+	path := opts.AuditLogPath
+	if path == "" {
+		path = DefaultPath
+	}
+	t, err := Open(path, &opts.Options)
+	if err != nil {
+		return nil, err
+	}
+	return &AuditTrailManager{t}, nil
+}
+
+// RecordEvent records an Event, or a map[string]any with the documented names
+// as keys; every documented default is applied.
+func (m *AuditTrailManager) RecordEvent(ctx context.Context, event any) (Receipt, error) {
+	switch e := event.(type) {
+	case Event:
+		return m.Record(ctx, e)
+	case *Event:
+		return m.Record(ctx, *e)
+	case map[string]any:
+		ev, err := entry.EventFromMap(e)
+		if err != nil {
+			m.NoteRefused(err)
+			return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		return m.Record(ctx, ev)
+	}
+	return Receipt{}, fmt.Errorf("%w: an event is an Event or a map[string]any, not %T", ErrRefused, event)
+}
+
+// QueryByAgent gives the entries of an agent, oldest first.
+func (m *AuditTrailManager) QueryByAgent(ctx context.Context, agentID string) ([]Entry, error) {
+	return collect(m.Query(ctx, Query{Agent: query.Literal(agentID)}))
+}
+
+// QueryByTrace gives the entries of a trace, oldest first.
+func (m *AuditTrailManager) QueryByTrace(ctx context.Context, traceID string) ([]Entry, error) {
+	return collect(m.Query(ctx, Query{Trace: query.Literal(traceID)}))
+}
+
+// QueryByUser gives the entries whose metadata.user_id is userID, oldest
+// first.
+func (m *AuditTrailManager) QueryByUser(ctx context.Context, userID string) ([]Entry, error) {
+	return collect(m.Query(ctx, Query{User: query.Literal(userID)}))
+}
+
+// QueryByTimeRange gives the entries whose timestamp lies in the range, both
+// ends included, oldest first.
+func (m *AuditTrailManager) QueryByTimeRange(ctx context.Context, start, end time.Time) ([]Entry, error) {
+	return collect(m.Query(ctx, Query{Since: start, Until: end}))
+}
+
+// AuditEntries gives all entries but the trail's own, oldest first.
+func (m *AuditTrailManager) AuditEntries(ctx context.Context) ([]Entry, error) {
+	return collect(m.Query(ctx, Query{}))
+}
+
+// ExportComplianceReport gives the documented report as text.
+func (m *AuditTrailManager) ExportComplianceReport(ctx context.Context) (string, error) {
+	var b bytes.Buffer
+	err := m.WriteComplianceReport(ctx, &b)
+	return b.String(), err
+}
+
+// ExportUserData gives the entries of a user as JSON: an array of the entries
+// as they were recorded, oldest first. It is recorded as AUDIT_EXPORT.
+func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
+	b := []byte("[")
+	for e, err := range m.query(ctx, Query{User: query.Literal(userID)}, readEntry{"AUDIT_EXPORT", "export_user_data"}) {
+		if err != nil {
+			return "", fmt.Errorf("export user data: %w", err)
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(b, '\n'), e.Line()...)
+	}
+	return string(append(b, "\n]\n"...)), nil
+}
+
+func isBroken(err error) bool {
+	_, ok := errors.AsType[*entry.SyntaxError](err)
+	return ok
+}

@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The documented test: record one event; the file exists; one entry by agent;
+// its action.
+func TestAuditTrailManager(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "test_audit.jsonl")
+	manager, err := NewAuditTrailManager(ManagerOptions{AuditLogPath: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	if _, err := manager.RecordEvent(ctx, map[string]any{
+		"timestamp": time.Now(), "event_type": "TOOL_USE", "agent_id": "test_agent", "trace_id": "trace_123",
+		"action": "test_action", "inputs": map[string]any{"param": "value"}, "outputs": map[string]any{"result": "success"},
+		"duration_ms": 100.0, "success": true, "error": nil, "metadata": map[string]any{},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := manager.QueryByAgent(ctx, "test_agent")
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	if entries[0].Action != "test_action" {
+		t.Fatalf("action %q", entries[0].Action)
+	}
+}
+
+func TestManagerDefaultsAndQueries(t *testing.T) {
+	ctx := context.Background()
+	m, err := NewAuditTrailManager(ManagerOptions{AuditLogPath: filepath.Join(t.TempDir(), "a.jsonl"), RetentionDays: 2555})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	r, err := m.RecordEvent(ctx, map[string]any{"event_type": "TOOL_USE", "agent_id": "a", "action": "x",
+		"inputs": "text", "metadata": map[string]any{"user_id": "u*1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2025, 10, 26, 10, 0, 0, 0, time.UTC)
+	for i := range 3 {
+		if _, err := m.RecordEvent(ctx, Event{EventType: ToolUse, AgentID: "b", TraceID: "t", Action: "y", Timestamp: at.Add(time.Duration(i) * time.Second),
+			Metadata: Of(map[string]any{"user_id": "u11"})}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := m.AuditEntries(ctx)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%d entries, %v", len(all), err)
+	}
+	e := all[0]
+	if e.Index != r.Index || e.EventID != r.EventID || !e.Success || e.Error != nil || e.TraceID == "" || e.DurationMS != 0 ||
+		e.Inputs.Text("value") != "text" || time.Since(e.Timestamp) > time.Minute {
+		t.Errorf("defaults: %s", e.Line())
+	}
+	check := func(what string, want int, got []Entry, err error) {
+		t.Helper()
+		if err != nil || len(got) != want {
+			t.Errorf("%s: %d entries, want %d, %v", what, len(got), want, err)
+		}
+	}
+	got, err := m.QueryByTimeRange(ctx, at, at.Add(2*time.Second))
+	check("time range, both ends", 3, got, err)
+	got, err = m.QueryByTrace(ctx, "t")
+	check("trace", 3, got, err)
+	got, err = m.QueryByUser(ctx, "u*1") // a star of a user's id is a star
+	check("user", 1, got, err)
+	data, err := m.ExportUserData(ctx, "u*1")
+	if err != nil || strings.Count(data, "event_id") != 1 {
+		t.Errorf("export: %s, %v", data, err)
+	}
+	text, err := m.ExportComplianceReport(ctx)
+	if err != nil || !strings.Contains(text, "Total entries: 4\n") || !strings.Contains(text, "Agent: b\n  Total operations: 3\n") {
+		t.Errorf("report: %s, %v", text, err)
+	}
+}
+
+// An option that is not built is an error when it is used, never ignored.
+func TestManagerOptionsNotBuilt(t *testing.T) {
+	for name, o := range map[string]ManagerOptions{
+		"EncryptAtRest": {EncryptAtRest: true}, "EncryptionKey": {EncryptionKey: "k"}, "AccessControl": {AccessControl: true},
+		"AllowedRoles": {AllowedRoles: []string{"auditor"}}, "RotationInterval": {RotationInterval: "daily"},
+		"BackupToS3": {BackupToS3: true}, "S3Bucket": {S3Bucket: "b"}, "RetentionDays": {RetentionDays: 30},
+	} {
+		o.AuditLogPath = filepath.Join(t.TempDir(), "a.jsonl")
+		_, err := NewAuditTrailManager(o)
+		if !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(o.AuditLogPath); err == nil {
+			t.Errorf("%s: a trail was made", name)
+		}
+	}
+}
