@@ -104,6 +104,7 @@ type Journal struct {
 type batch struct {
 	buf     []byte
 	digests []Digest
+	given   bool          // it has lines that were acknowledged already
 	room    chan struct{} // closed when taken; made by who waits for it
 	done    chan struct{} // closed when committed; made by who waits for it
 	first   int64
@@ -148,6 +149,7 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 	// Queued lines are not waited for, unless no space is reserved for them:
 	// a full disk is met before the acknowledgement.
 	wait := j.opts.Mode != Queued || j.lowSpace || len(buf) > batchBytes
+	b.given = b.given || !wait
 	lead := !j.leading
 	j.leading = true
 	inline := lead && wait && ctx.Done() == nil
@@ -245,10 +247,11 @@ func (j *Journal) commitBatch(b *batch) {
 			err = j.write(b.buf)
 		}
 		b.err = err
-		if !errors.Is(err, ErrFull) || j.opts.Mode != Queued || closed {
+		if !errors.Is(err, ErrFull) || !b.given || closed {
 			break
 		}
-		// What was accepted into the queue was acknowledged: it waits.
+		// Acknowledged lines wait for space. They had it reserved, so it takes
+		// a file system that breaks its word to get here.
 		select {
 		case <-time.After(retryFull):
 		case <-j.closing:

@@ -272,6 +272,9 @@ func (j *Journal) lineOffset(index int64) (int64, error) {
 func (j *Journal) Start() {
 	j.accepted, j.synced = j.next, j.next
 	j.reserved = j.offset
+	// Whether there is space for a queue is known before the first line. A
+	// full disk is told by the first append.
+	_ = j.reserve(0)
 }
 
 // lineEnd is the length of the first line of b, its newline included.
