@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -109,7 +110,13 @@ func (t *Trail) takeLock() (clean bool, err error) {
 	name := filepath.Join(t.dir, "lock")
 	deadline := time.Now().Add(creationWait)
 	for {
-		if t.lock, err = fsys.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		t.lock, err = fsys.OpenFile(name, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.lockMade = true
+			t.lock, err = fsys.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		}
+		if err != nil {
+			t.lock = nil
 			return false, err
 		}
 		err = fsys.Lock(t.lock)
@@ -131,22 +138,46 @@ func (t *Trail) takeLock() (clean bool, err error) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	if clean, err = t.wasClean(); err != nil {
+		return false, err
+	}
+	return clean, explainFull(errors.Join(t.sayWriter(clean), fsys.SyncDir(t.dir)))
+}
+
+// wasClean tells from the lock whether the last writer closed the trail: it is
+// empty then, or an opening that found it so got no further. A lock that is
+// missing beside a trail tells nothing, and nothing is not clean.
+func (t *Trail) wasClean() (bool, error) {
 	fi, err := t.lock.Stat()
 	if err != nil {
 		return false, err
 	}
-	clean = fi.Size() == 0
-	who, err := json.Marshal(t.writer())
+	if fi.Size() == 0 {
+		return !t.lockMade, nil
+	}
+	data := make([]byte, min(fi.Size(), maxSmallFile))
+	if _, err := t.lock.ReadAt(data, 0); err != nil && err != io.EOF {
+		return false, err
+	}
+	var w writer
+	return json.Unmarshal(data, &w) == nil && w.FoundClean, nil
+}
+
+// sayWriter writes into the lock who holds it. foundClean stands there until
+// what was found is dealt with, so that an opening that fails tells the next
+// one. The file is never empty in between: that would say clean.
+func (t *Trail) sayWriter(foundClean bool) error {
+	w := t.writer()
+	w.FoundClean = foundClean
+	who, err := json.Marshal(w)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := t.lock.Truncate(0); err != nil {
-		return false, err
+	who = append(who, '\n')
+	if _, err := t.lock.WriteAt(who, 0); err != nil {
+		return err
 	}
-	if _, err := t.lock.WriteAt(append(who, '\n'), 0); err != nil {
-		return false, explainFull(err)
-	}
-	return clean, errors.Join(t.lock.Sync(), fsys.SyncDir(t.dir))
+	return errors.Join(t.lock.Truncate(int64(len(who))), t.lock.Sync())
 }
 
 // load reads a trail that is there and makes this process its writer.
@@ -210,6 +241,12 @@ func (t *Trail) load(clean, fresh bool) error {
 	}
 	recovery, err := t.recover(c, &found, clean)
 	if err != nil {
+		return err
+	}
+	if err := t.sayWriter(false); err != nil {
+		return explainFull(err)
+	}
+	if err := fsys.Remove(filepath.Join(t.dir, "creating")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	t.journal.Start()

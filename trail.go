@@ -32,14 +32,15 @@ type Trail struct {
 	warnings warnings
 
 	// A writer has these; a reader has none.
-	lock    durable.File
-	journal *journal.Journal
-	signer  *signer
-	keys    *keys
-	idem    *idempotency.Index
-	refused refusals
-	losses  losses
-	sealing sealing
+	lock     durable.File
+	lockMade bool // there was no lock file
+	journal  *journal.Journal
+	signer   *signer
+	keys     *keys
+	idem     *idempotency.Index
+	refused  refusals
+	losses   losses
+	sealing  sealing
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -357,6 +358,9 @@ type writer struct {
 	BootID    string `json:"boot_id,omitempty"`
 	Started   string `json:"started"`
 	Command   string `json:"command"`
+	// FoundClean is in the lock while an opening deals with what a closed
+	// trail left.
+	FoundClean bool `json:"found_clean,omitempty"`
 }
 
 func (t *Trail) writer() writer {

@@ -33,6 +33,6 @@
 // was unsynced. Recovery keeps the valid lines, writes them again (the page
 // cache is not trusted), sets the rest aside.
 //
-// Lock order: Journal.commit, then Journal.mu. Neither is held while waiting
-// for a batch.
+// Lock order: Journal.commit, then syncing, then mu. None is held while waiting
+// for a batch, and mu is never held while the disk works.
 package journal

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -73,12 +74,17 @@ type Journal struct {
 
 	// commit is held by whoever writes to the open segment, with these under
 	// it.
-	commit     sync.Mutex
-	file       durable.File
-	offset     int64 // end of the open segment's last line
-	reserved   int64 // space asked for, from the file's start
-	noReserve  bool  // the file system can't
-	bytesUnsyn int64 // bytes written since the last sync
+	commit    sync.Mutex
+	file      durable.File // exchanged under syncing too
+	offset    int64        // end of the open segment's last line
+	reserved  int64        // space asked for, from the file's start
+	noReserve bool         // the file system can't
+
+	// syncing is held during a sync and what follows from its error: the
+	// kernel tells a failure once, and nobody may take the next sync's success
+	// for an answer.
+	syncing  sync.Mutex
+	unsynced atomic.Int64 // bytes written since the last sync
 
 	// closing is closed when Close begins.
 	closing chan struct{}
@@ -321,14 +327,25 @@ func (j *Journal) write(buf []byte) error {
 		return j.stop(fmt.Errorf("write: %w", err))
 	}
 	j.offset += int64(len(buf))
-	j.bytesUnsyn += int64(len(buf))
-	if j.opts.Mode == Durable || j.bytesUnsyn >= maxUnsynced {
+	if j.unsynced.Add(int64(len(buf))) >= maxUnsynced || j.opts.Mode == Durable {
 		// Invariant 1. Crash after this: the lines are there.
-		if err := j.file.Sync(); err != nil {
-			return j.stop(fmt.Errorf("sync: %w", err))
-		}
-		j.bytesUnsyn = 0
+		return j.sync()
 	}
+	return nil
+}
+
+// sync syncs the open segment; an error stops the journal (invariant 4).
+func (j *Journal) sync() error {
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
+	if err := j.Err(); err != nil {
+		return err
+	}
+	before := j.unsynced.Load()
+	if err := j.file.Sync(); err != nil {
+		return j.stop(fmt.Errorf("sync: %w", err))
+	}
+	j.unsynced.Add(-before)
 	return nil
 }
 
@@ -388,21 +405,10 @@ func (j *Journal) Sync() (size int64, err error) {
 	if err != nil || current {
 		return next, err
 	}
-	// The commit lock is not held: appends go on while the disk works. A seal
-	// in between has synced the file that it closed.
-	j.commit.Lock()
-	j.mu.Lock()
-	file, next := j.file, j.next
-	j.mu.Unlock()
-	j.bytesUnsyn = 0
-	j.commit.Unlock()
-	if err := file.Sync(); err != nil {
-		j.mu.Lock()
-		sealed := j.synced >= next
-		j.mu.Unlock()
-		if !sealed {
-			return 0, j.stop(fmt.Errorf("sync: %w", err))
-		}
+	// Appends go on while the disk works. A seal in between has synced the
+	// file that it closed.
+	if err := j.sync(); err != nil {
+		return 0, err
 	}
 	j.mu.Lock()
 	j.synced = max(j.synced, next)
@@ -461,7 +467,7 @@ func (j *Journal) Close() error {
 		if !j.noReserve && j.reserved > j.offset {
 			errs = append(errs, j.file.Truncate(j.offset))
 		}
-		errs = append(errs, j.file.Sync())
+		errs = append(errs, j.sync())
 		if err := errors.Join(errs...); err == nil {
 			j.mu.Lock()
 			j.synced = j.next

@@ -41,6 +41,9 @@ func Open(opts Options) (*Journal, error) {
 	if err == nil {
 		j.first, err = endOfSegments(opts.FS, opts.Dir, j.segments)
 	}
+	if err == nil {
+		err = j.removePlain()
+	}
 	if err != nil {
 		return nil, errors.Join(err, j.file.Close())
 	}
@@ -100,6 +103,21 @@ func (j *Journal) undoSeal() error {
 			return err
 		}
 		return errors.Join(fsys.SyncDir(dir), fsys.Chmod(j.opts.Path, 0o600))
+	}
+	return nil
+}
+
+// removePlain removes the plain files of segments whose sealed file was read
+// back and listed: a crash came before their removal.
+func (j *Journal) removePlain() error {
+	for _, s := range j.segments {
+		if s.Stored == 0 {
+			continue
+		}
+		err := j.opts.FS.Remove(filepath.Join(j.opts.Dir, segmentsDir, segmentName(s.First)+plainSuffix))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

@@ -43,10 +43,9 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 		}
 		j.reserved = j.offset
 	}
-	if err := j.file.Sync(); err != nil {
-		return Segment{}, j.stop(fmt.Errorf("seal: sync: %w", err))
+	if err := j.sync(); err != nil {
+		return Segment{}, fmt.Errorf("seal: %w", err)
 	}
-	j.bytesUnsyn = 0
 	j.mu.Lock()
 	j.synced = j.next
 	j.mu.Unlock()
@@ -59,8 +58,10 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	if err != nil {
 		return Segment{}, err
 	}
-	old := j.file
+	j.syncing.Lock()
+	closed := j.file.Close()
 	j.file, j.offset, j.reserved = next, int64(len(line)+1), int64(len(line)+1)
+	j.syncing.Unlock()
 	digest := sha256.Sum256(line)
 	j.mu.Lock()
 	index := j.next
@@ -75,8 +76,8 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	if j.opts.Acknowledged != nil {
 		j.opts.Acknowledged(index, []Digest{digest})
 	}
-	if err := old.Close(); err != nil {
-		return Segment{}, j.stop(fmt.Errorf("seal: %w", err))
+	if closed != nil {
+		return Segment{}, j.stop(fmt.Errorf("seal: %w", closed))
 	}
 	return s, nil
 }
@@ -137,10 +138,17 @@ func (j *Journal) swap(s Segment, line []byte) (next durable.File, err error) {
 // undoLink removes what swap made before its rename. Where that fails the
 // journal stops: two names for the open segment are for Open to sort out.
 func (j *Journal) undoLink(kept string) error {
-	for _, name := range []string{j.opts.Path + nextSuffix, kept} {
-		if err := j.opts.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return j.stop(fmt.Errorf("undo: %w", err))
-		}
+	fsys := j.opts.FS
+	err := fsys.Remove(j.opts.Path + nextSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	mine, err1 := j.file.Stat()
+	if other, err2 := fsys.Stat(kept); err1 == nil && err2 == nil && fsys.SameFile(mine, other) {
+		err = errors.Join(err, fsys.Remove(kept))
+	}
+	if err = errors.Join(err, err1); err != nil {
+		return j.stop(fmt.Errorf("undo: %w", err))
 	}
 	return nil
 }
@@ -206,8 +214,16 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 	if err != nil {
 		return s, errors.Join(err, fsys.Remove(tmp))
 	}
-	if err := errors.Join(fsys.Chmod(tmp, 0o400), fsys.Rename(tmp, target), fsys.SyncDir(dir)); err != nil {
-		return s, err
+	// The mode comes after the name: a temporary file stays writable for who
+	// has to write it again.
+	for _, step := range []func() error{
+		func() error { return fsys.Rename(tmp, target) },
+		func() error { return fsys.Chmod(target, 0o400) },
+		func() error { return fsys.SyncDir(dir) },
+	} {
+		if err := step(); err != nil {
+			return s, err
+		}
 	}
 	// Crash until here: the plain file counts, this is done again.
 	f, err := openSegment(fsys, j.opts.Dir, Segment{First: s.First, File: filepath.Base(target)})
@@ -233,18 +249,19 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 	return first, errors.Join(fsys.Remove(plain), fsys.SyncDir(dir))
 }
 
-// list puts a sealed segment into the manifest.
+// list puts a sealed segment into the manifest. One runs at a time.
 func (j *Journal) list(s Segment) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	list := slices.Clone(j.segments)
-	for i := range list {
-		if list[i].First == s.First {
-			list[i] = s
+	put := func(list []Segment) []Segment {
+		list = slices.Clone(list)
+		for i := range list {
+			if list[i].First == s.First {
+				list[i] = s
+			}
 		}
+		return list
 	}
 	m := manifest{Format: manifestFormat}
-	for _, s := range list {
+	for _, s := range put(j.Segments()) {
 		if s.Stored > 0 {
 			m.Segments = append(m.Segments, s)
 		}
@@ -256,7 +273,9 @@ func (j *Journal) list(s Segment) error {
 	if err := durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	j.segments = list
+	j.mu.Lock()
+	j.segments = put(j.segments)
+	j.mu.Unlock()
 	return nil
 }
 
