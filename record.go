@@ -104,6 +104,9 @@ func (t *Trail) append(ctx context.Context, s *scratch) (first int64, err error)
 
 // explainJournal gives the journal's errors their public names.
 func explainJournal(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, pair := range []struct{ from, to error }{
 		{journal.ErrUnknown, ErrUnknown}, {journal.ErrFull, ErrFull}, {journal.ErrStopped, ErrStopped}, {journal.ErrClosed, ErrClosed},
 	} {

@@ -207,7 +207,9 @@ func (t *Trail) Close() error {
 func (t *Trail) closeWriter() error {
 	var errs []error
 	t.sealing.wait() // a seal in the background is finished first
-	errs = append(errs, t.flushRefusals(context.Background()), t.flushLosses(true))
+	if t.journal.Err() == nil {
+		errs = append(errs, t.flushRefusals(context.Background()), t.flushLosses(true))
+	}
 	if !t.opts.quiet && t.journal.Err() == nil {
 		errs = append(errs, t.recordOwn(context.Background(), ownEntry{
 			eventType: "AUDIT_STOP", action: "trail_closed",
@@ -217,7 +219,7 @@ func (t *Trail) closeWriter() error {
 	close(t.closed)
 	t.signer.stop()
 	failed := t.journal.Err()
-	errs = append(errs, t.journal.Close())
+	errs = append(errs, explainJournal(failed), t.journal.Close())
 	if failed == nil && errors.Join(errs...) == nil {
 		// Whatever could not be signed before is signed now, or the lock is
 		// left as a crash leaves it.

@@ -91,17 +91,18 @@ type Journal struct {
 
 	mu       sync.Mutex // with these under it
 	cur      *batch
-	spare    batch      // buffers of the batch before, to be used again
-	leading  bool       // somebody leads or is about to
-	idle     *sync.Cond // leading went false
-	accepted int64      // index of the next line to be accepted
-	lowSpace bool       // no space is reserved for what is accepted
-	first    int64      // of the open segment
-	next     int64      // index of the next line to be acknowledged
-	size     int64      // acknowledged bytes of the open segment
-	synced   int64      // lines known to be on disk
-	offsets  []int64    // of every offsetEvery-th line of the open segment
-	segments []Segment  // sealed and cut off, ascending
+	spare    batch         // buffers of the batch before, to be used again
+	leading  bool          // somebody leads or is about to
+	idle     *sync.Cond    // leading went false
+	paused   chan struct{} // closed when a seal ends; nil while there is none
+	accepted int64         // index of the next line to be accepted
+	lowSpace bool          // no space is reserved for what is accepted
+	first    int64         // of the open segment
+	next     int64         // index of the next line to be acknowledged
+	size     int64         // acknowledged bytes of the open segment
+	synced   int64         // lines known to be on disk
+	offsets  []int64       // of every offsetEvery-th line of the open segment
+	segments []Segment     // sealed and cut off, ascending
 	stopped  error
 	closed   bool
 }
@@ -132,13 +133,16 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 			return 0, err
 		}
 		b := j.cur
-		if len(b.buf) == 0 || len(b.buf)+len(buf) <= batchBytes {
-			break
+		room := j.paused
+		if room == nil {
+			if len(b.buf) == 0 || len(b.buf)+len(buf) <= batchBytes {
+				break
+			}
+			if b.room == nil {
+				b.room = make(chan struct{})
+			}
+			room = b.room
 		}
-		if b.room == nil {
-			b.room = make(chan struct{})
-		}
-		room := b.room
 		j.mu.Unlock()
 		select {
 		case <-room:
@@ -206,8 +210,7 @@ func (j *Journal) refuseLocked() error {
 func (j *Journal) lead(inline bool) {
 	for {
 		j.commit.Lock()
-		b := j.take()
-		j.commitBatch(b)
+		j.commitCurrent()
 		j.commit.Unlock()
 
 		j.mu.Lock()
@@ -215,9 +218,6 @@ func (j *Journal) lead(inline bool) {
 		if !more {
 			j.leading = false
 			j.idle.Broadcast()
-		}
-		if b.done != nil {
-			close(b.done)
 		}
 		j.mu.Unlock()
 		switch {
@@ -230,11 +230,29 @@ func (j *Journal) lead(inline bool) {
 	}
 }
 
+// commitCurrent commits the current batch, if there is one, and wakes who
+// waits for it; commit is held.
+func (j *Journal) commitCurrent() {
+	b := j.take()
+	if b == nil {
+		return // a seal was faster
+	}
+	j.commitBatch(b)
+	j.mu.Lock()
+	if b.done != nil {
+		close(b.done)
+	}
+	j.mu.Unlock()
+}
+
 // take makes the current batch the one that is committed.
 func (j *Journal) take() *batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := j.cur
+	if len(b.buf) == 0 {
+		return nil
+	}
 	if b.room != nil {
 		close(b.room)
 	}

@@ -25,6 +25,8 @@ import (
 func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, error) {
 	j.commit.Lock()
 	defer j.commit.Unlock()
+	resume := j.pause()
+	defer resume()
 	if err := j.Err(); err != nil {
 		return Segment{}, err
 	}
@@ -80,6 +82,29 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 		return Segment{}, j.stop(fmt.Errorf("seal: %w", closed))
 	}
 	return s, nil
+}
+
+// pause commits what was accepted and lets nothing more be accepted until
+// resume: lines that wait in the queue have their indexes already, and the
+// line that a seal adds comes after them.
+func (j *Journal) pause() (resume func()) {
+	for {
+		j.mu.Lock()
+		if len(j.cur.buf) == 0 {
+			break
+		}
+		j.mu.Unlock()
+		j.commitCurrent()
+	}
+	paused := make(chan struct{})
+	j.paused = paused
+	j.mu.Unlock()
+	return func() {
+		j.mu.Lock()
+		j.paused = nil
+		j.mu.Unlock()
+		close(paused)
+	}
 }
 
 // swap puts a new file with one line at the open path and gives the old one

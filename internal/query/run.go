@@ -151,8 +151,11 @@ func compile(q *Query) *matcher {
 		action: newGlob(q.Action), outcome: newGlob(q.Outcome), resource: newGlob(q.Resource), purpose: newGlob(q.Purpose),
 		text: strings.ToLower(q.Text),
 	}
-	for _, g := range []glob{m.agent, m.trace, m.user, m.session, m.action, m.outcome, m.resource, m.purpose} {
+	for _, g := range []glob{m.agent, m.trace, m.user, m.session, m.action, m.outcome, m.purpose} {
 		m.need(g.longest())
+	}
+	if !strings.Contains(q.Resource, "/") { // else it may be a type and an id, apart in the line
+		m.need(m.resource.longest())
 	}
 	if len(q.EventTypes) > 0 {
 		m.types = map[string]bool{}
