@@ -151,7 +151,7 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 		if snap, err = t.signer.rootAt(s.First + s.Count); err != nil {
 			return nil, err
 		}
-		return t.sealLine(s, snap)
+		return t.sealLine(s, snap.Root, t.clock.takeMax())
 	})
 	if err != nil {
 		return nil, err
@@ -167,19 +167,37 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 	return &s, nil
 }
 
-// sealLine is the AUDIT_SEAL entry that begins the segment after s. It says
-// again all that a reader of only the newest segments needs.
-func (t *Trail) sealLine(s journal.Segment, snap tree.Snapshot) ([]byte, error) {
-	now := t.clock.now()
-	segment := map[string]any{
-		"first": s.First, "count": s.Count, "bytes": s.Bytes, "root": hex.EncodeToString(snap.Root[:]),
-		// No line in it was recorded later: the latest that the clock ever said.
-		"max_recorded_at": formatTime(t.clock.latest()),
-	}
+// sealLine is the AUDIT_SEAL entry that begins the segment after s: root is
+// the tree's at its end, latest the latest time of the clock while it was
+// open. It says again all that a reader of only the newest segments needs.
+func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time) ([]byte, error) {
 	return t.ownLine(ownEntry{eventType: "AUDIT_SEAL", action: "segment_sealed", signed: true, outputs: map[string]any{
-		"segment": segment, "gaps": []any{}, "keys": t.id.VKeys,
+		"segment": map[string]any{
+			"first": s.First, "count": s.Count, "bytes": s.Bytes, "root": hex.EncodeToString(root[:]),
+			"max_recorded_at": formatTime(latest),
+		},
+		"gaps": []any{}, "keys": t.id.VKeys,
 		"policy": map[string]any{"profile": t.id.Profile, "retention_days": nil},
-	}}, now)
+	}}, t.clock.now())
+}
+
+// sealAgain records the AUDIT_SEAL of the newest sealed segment once more: the
+// first one lies among adopted lines, which say nothing
+// (docs/format-lifecycle.md §7.3).
+func (t *Trail) sealAgain(ctx context.Context, c tree.Checkpoint, r *replayed) error {
+	segments := t.journal.Segments()
+	last := segments[len(segments)-1]
+	b, err := t.signer.store.Load(c.Size)
+	if err != nil {
+		return err
+	}
+	b.RootOnly().Append(r.tail[:r.First-c.Size]...)
+	line, err := t.sealLine(last, b.Root(), t.clock.takeMax())
+	if err != nil {
+		return err
+	}
+	_, err = t.journal.Append(ctx, append(line, '\n'), []journal.Digest{entry.Digest(line)})
+	return explainJournal(err)
 }
 
 // compress makes the sealed file of a cut-off segment.

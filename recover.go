@@ -261,7 +261,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		t.signer.addSink(sink, t.sinkLost)
 	}
 	t.signer.start(found.builder, found.tail)
-	if err := t.begin(recovery, fresh); err != nil {
+	if err := t.begin(c, &found, recovery, fresh); err != nil {
 		return explainFull(err)
 	}
 	t.resumeSealing()
@@ -319,6 +319,11 @@ func (t *Trail) replayFrom(b *tree.Builder, start int64, c tree.Checkpoint) (rep
 	var mismatch error
 	var err error
 	r.State, err = t.journal.Replay(start, func(index int64, line []byte) error {
+		if index >= t.journal.First() {
+			if e, err := entry.Parse(line); err == nil {
+				t.clock.seen(e.RecordedAt)
+			}
+		}
 		if index < c.Size {
 			b.Append(entry.Digest(line))
 			if b.Size() == c.Size && b.Root() != c.Root {
@@ -423,11 +428,17 @@ func (t *Trail) recover(c tree.Checkpoint, r *replayed, clean bool) (*recovery, 
 }
 
 // begin writes the first entries of this opening and signs everything.
-func (t *Trail) begin(rec *recovery, fresh bool) error {
+func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool) error {
 	ctx := context.Background()
 	if rec != nil {
 		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_RECOVERY", action: "trail_recovered", outputs: rec, signed: true}); err != nil {
 			return err
+		}
+		// The open segment begins with the seal of the one before.
+		if r.First > 0 && r.First >= c.Size && r.First < r.valid && len(r.tail) > 0 {
+			if err := t.sealAgain(ctx, c, r); err != nil {
+				return err
+			}
 		}
 	}
 	if !fresh && !t.opts.quiet {

@@ -336,11 +336,22 @@ func (c *clock) now() time.Time {
 	return t
 }
 
-// latest is the latest time that was ever given.
-func (c *clock) latest() time.Time {
+// takeMax is the latest time since the last call, when a segment ended.
+func (c *clock) takeMax() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.max
+	t := c.max
+	c.max = c.last
+	return t
+}
+
+// seen counts a time of an earlier process in.
+func (c *clock) seen(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.After(c.max) {
+		c.max = t
+	}
 }
 
 // takeSteps gives the large steps since the last call.

@@ -34,3 +34,10 @@ func (f osFile) Reserve(size int64) error {
 		}
 	}
 }
+
+const syncFileRangeWrite = 2 // SYNC_FILE_RANGE_WRITE, linux/fs.h
+
+func (f osFile) startSync() {
+	// An error is the following Sync's to tell.
+	_ = syscall.SyncFileRange(int(f.Fd()), 0, 0, syncFileRangeWrite)
+}

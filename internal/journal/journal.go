@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -210,6 +211,7 @@ func (j *Journal) refuseLocked() error {
 func (j *Journal) lead(inline bool) {
 	for {
 		j.commit.Lock()
+		j.gather()
 		j.commitCurrent()
 		j.commit.Unlock()
 
@@ -227,6 +229,22 @@ func (j *Journal) lead(inline bool) {
 			go j.lead(false)
 			return
 		}
+	}
+}
+
+// gather lets those who were woken by the batch before, and are about to come
+// again, come into this one, as long as they do. Without it batches of 64
+// writers are half as large and the rate a third less (BenchmarkRecord).
+func (j *Journal) gather() {
+	for before := -1; ; {
+		j.mu.Lock()
+		n := len(j.cur.digests)
+		j.mu.Unlock()
+		if n == before {
+			return
+		}
+		before = n
+		runtime.Gosched()
 	}
 }
 
@@ -439,6 +457,13 @@ func (j *Journal) Next() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.next
+}
+
+// First is the index of the first line of the open segment.
+func (j *Journal) First() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.first
 }
 
 // OpenSegment gives the first index of the open segment and its size in bytes.

@@ -157,11 +157,11 @@ func endOfSegments(fsys durable.FS, dir string, list []Segment) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		end, _, err := eachLine(r, last.First, func(int64, int64, []byte) error { return nil })
+		end, bytes, err := eachLine(r, last.First, func(int64, int64, []byte) error { return nil })
 		if err := errors.Join(err, r.Close()); err != nil {
 			return 0, fmt.Errorf("segment %d: %w", last.First, err)
 		}
-		last.Count = end - last.First
+		last.Count, last.Bytes = end-last.First, bytes
 	}
 	return last.First + last.Count, nil
 }
