@@ -92,7 +92,6 @@ type Entry struct {
 	Metadata        Object
 
 	EventID        string
-	Nonce          string
 	IdempotencyKey string
 	RecordedAt     time.Time
 	RecordedBy     Object

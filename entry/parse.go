@@ -289,8 +289,6 @@ func (e *Entry) member(name, v []byte) {
 		object(&e.Metadata)
 	case "event_id":
 		text(&e.EventID)
-	case "nonce":
-		text(&e.Nonce)
 	case "idempotency_key":
 		text(&e.IdempotencyKey)
 	case "recorded_at":
@@ -316,7 +314,7 @@ func (e *Entry) member(name, v []byte) {
 
 // setByTrail are the members that only the trail writes.
 var setByTrail = map[string]bool{
-	"event_id": true, "nonce": true, "recorded_at": true, "recorded_by": true, "policy": true,
+	"event_id": true, "recorded_at": true, "recorded_by": true, "policy": true,
 }
 
 // ParseEvent reads one event from JSON text, such as a line on standard

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"strings"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -125,7 +126,7 @@ func New(m Meta) *Builder {
 // copied, so that e's line can go.
 func (b *Builder) Add(e entry.Entry) {
 	r := &b.report
-	if e.IsTrails() && len(e.EventType) > len(entry.TrailPrefix) && e.EventType[:len(entry.TrailPrefix)] == entry.TrailPrefix {
+	if e.IsTrails() && strings.HasPrefix(e.EventType, entry.TrailPrefix) {
 		r.OwnEntries++
 		return
 	}
@@ -139,7 +140,7 @@ func (b *Builder) Add(e entry.Entry) {
 	at, ok := b.agents[e.AgentID]
 	if !ok {
 		at = len(r.Agents)
-		id := string(bytes.Clone([]byte(e.AgentID)))
+		id := strings.Clone(e.AgentID)
 		r.Agents = append(r.Agents, Agent{AgentID: id, Recent: make([]Operation, 0, recentOperations)})
 		b.agents[id] = at
 	}
@@ -153,7 +154,7 @@ func (b *Builder) Add(e entry.Entry) {
 		a.Recent = a.Recent[:recentOperations-1]
 	}
 	a.Recent = append(a.Recent, Operation{
-		Index: e.Index, Timestamp: e.Timestamp.UTC(), Action: e.Action, DurationMS: e.DurationMS, Success: e.Success,
+		Index: e.Index, Timestamp: e.Timestamp.UTC(), Action: strings.Clone(e.Action), DurationMS: e.DurationMS, Success: e.Success,
 	})
 }
 
@@ -185,8 +186,7 @@ func sealedInPart(policy entry.Object) bool {
 	return ok && len(v.JSON()) > len("[]")
 }
 
-// Report gives the report of the entries so far. Its actions and names no
-// longer share memory with the entries.
+// Report gives the report of the entries so far; the builder is then done.
 func (b *Builder) Report() *Report {
 	r := b.report
 	switch {

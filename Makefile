@@ -1,0 +1,87 @@
+# make test is what CI runs; it needs Go, gcc and make. The other targets are
+# the same tests for longer, and the benchmarks.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Every module stands for itself: with the workspace on, one module's
+# requirements would raise another's versions.
+export GOWORK := off
+
+GO          ?= go
+FUZZTIME    ?= 3s
+CRASHROUNDS ?= 200
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# The modules of the repository, the root last.
+MODULES := $(shell find . -name go.mod -not -path '*/testdata/*' | xargs dirname | sort -r)
+
+# $(call each-module,COMMAND) runs COMMAND in every module, all of them even
+# when one fails, and fails when one did.
+each-module = @failed=; for m in $(MODULES); do \
+	echo "--- $$m: $(1)"; (cd $$m && $(1)) || failed="$$failed $$m"; done; \
+	test -z "$$failed" || { echo "failed in:$$failed" >&2; exit 1; }
+
+# $(call dirs-with,REGEXP) is the directories of test files that have REGEXP.
+dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r dirname | sort -u)
+
+.PHONY: all build test format vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -o bin/kaizen-audit ./cmd/kaizen-audit
+
+# The race tests are last, so that their summary ends the output.
+test: format vet staticcheck vuln fuzz race
+
+format:
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; }
+
+vet:
+	$(call each-module,$(GO) vet ./...)
+
+staticcheck:
+	$(call each-module,$(GO) run $(STATICCHECK) ./...)
+
+# A vulnerability fails; a database that can't be reached does not.
+vuln:
+	@for m in $(MODULES); do \
+		echo "--- $$m: govulncheck"; \
+		out=$$(cd $$m && $(GO) run $(GOVULNCHECK) ./... 2>&1) && continue; \
+		if grep -q 'fetching vulnerabilities' <<<"$$out"; then \
+			echo "govulncheck: skipped, its database can't be reached"; exit 0; \
+		fi; \
+		echo "$$out" >&2; exit 1; \
+	done
+
+race:
+	$(call each-module,$(GO) test -race -timeout 15m ./...)
+
+# Each fuzz test of the repository for $(FUZZTIME).
+fuzz:
+	@for d in $(call dirs-with,^func Fuzz); do ( cd $$d; \
+		for f in $$($(GO) test -list '^Fuzz' . | { grep '^Fuzz' || true; }); do \
+			echo "--- $$d: $$f for $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) .; \
+		done ); done
+
+# The crash tests with many rounds.
+crash:
+	@for d in $(call dirs-with,"crash\.rounds"); do ( cd $$d; \
+		$(GO) test -run Crash -count=1 -timeout 2h -v . -crash.rounds=$(CRASHROUNDS) ); done
+
+bench: bench-append bench-verify bench-memory
+
+bench-append:
+	cd bench && $(GO) run ./append $(ARGS)
+
+bench-verify:
+	cd bench && $(GO) run ./verify $(ARGS)
+
+bench-memory:
+	cd bench && $(GO) run ./memory $(ARGS)
+
+clean:
+	rm -rf bin bench/bench-*-[0-9]*

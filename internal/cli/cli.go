@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/report"
+)
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitFailed  = 1 // verification failed
+	exitUsage   = 2
+	exitIO      = 3 // can't be read or written
+	exitPartly  = 4
+	programName = "kaizen-audit"
+)
+
+// app is one run of the program.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr *terminal
+	settings       settings
+	stateDir       string // where pins are; empty: as the library finds it
+	started        bool   // a command's own work has begun: what fails is no usage
+	partly         bool   // something was left out and named on stderr
+}
+
+// Main runs the command line in args, without the program's name, and returns
+// the exit code. When ctx ends, record stops reading, acknowledges what it
+// accepted and closes the trail; other commands stop.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr)}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.exit(cmd, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   programName,
+		Short: "An append-only, provable audit trail of what AI agents did",
+		Long: `kaizen-audit keeps an append-only trail of what AI agents did: one line of JSON
+for each event, and every line a leaf of a signed Merkle tree. No line can be
+changed, removed, moved or slipped in without verify finding it.`,
+		Example: `  kaizen-audit demo
+  kaizen-audit record --log audit.jsonl < events.jsonl
+  kaizen-audit query --log audit.jsonl --agent qa-agent-001 --since 24h
+  kaizen-audit verify --log audit.jsonl`,
+		Args:          cobra.ArbitraryArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.settings.resolve(cmd.Flags(), a.warn); err != nil {
+				return err
+			}
+			a.started = true
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			err := fmt.Errorf("there is no command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usageError{hinted{err, "did you mean: " + programName + " " + near[0]}}
+			}
+			return usageError{err}
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	a.settings.addGlobal(root.PersistentFlags())
+	root.AddCommand(
+		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
+		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(),
+		a.demoCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// usageError is a command line that can't be carried out as it is.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// failedError is a verification that failed; its result has been shown.
+type failedError struct{ error }
+
+func (e failedError) Unwrap() error { return e.error }
+
+// hinted is an error together with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e hinted) Unwrap() error { return e.error }
+
+// exit says what went wrong, and gives the exit code for it.
+func (a *app) exit(cmd *cobra.Command, err error) int {
+	var usage usageError
+	var failed failedError
+	switch {
+	case err == nil && a.partly:
+		return exitPartly
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errStdout) && errors.Is(err, syscall.EPIPE):
+		return exitDone // whoever reads our results has had enough
+	case errors.As(err, &failed):
+		if failed.error != nil {
+			a.complain(cmd, err)
+		}
+		return exitFailed
+	case errors.Is(err, context.Canceled):
+		a.say("%s: interrupted", operation(cmd))
+		return exitPartly
+	case errors.As(err, &usage), !a.started && !errors.As(err, new(*fs.PathError)):
+		a.complain(cmd, err)
+		return exitUsage
+	case errors.Is(err, audit.ErrDamaged), errors.Is(err, audit.ErrPinned):
+		a.complain(cmd, err)
+		return exitFailed
+	}
+	a.complain(cmd, err)
+	return exitIO
+}
+
+func operation(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return programName
+	}
+	return cmd.Name()
+}
+
+// complain writes an error and its hint.
+func (a *app) complain(cmd *cobra.Command, err error) {
+	text := err.Error()
+	if cmd.HasParent() && !strings.HasPrefix(text, cmd.Name()+":") && !strings.HasPrefix(text, cmd.Name()+" ") {
+		text = cmd.Name() + ": " + text
+	}
+	a.say("%s", text)
+	if hint := a.hint(cmd, err); hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+	}
+}
+
+// say writes one line to stderr.
+func (a *app) say(format string, args ...any) {
+	a.stderr.clear()
+	text := fmt.Sprintf(format, args...)
+	for line := range strings.SplitSeq(text, "\n") {
+		fmt.Fprintf(a.stderr, "%s: %s\n", programName, report.Printable(line))
+	}
+}
+
+func (a *app) warn(err error) { a.say("warning: %v", err) }
+
+// incomplete names something that was left out, and makes the exit code say
+// so.
+func (a *app) incomplete(format string, args ...any) {
+	a.partly = true
+	a.say(format, args...)
+}
+
+// hint says what to do about an error.
+func (a *app) hint(cmd *cobra.Command, err error) string {
+	var h hinted
+	var usage usageError
+	log := shellQuote(a.settings.log)
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.As(err, &usage), !a.started:
+		return strings.TrimSpace(cmd.CommandPath()) + " --help"
+	case errors.Is(err, audit.ErrNotBuilt):
+		return "this version has profile plain"
+	case errors.Is(err, audit.ErrLocked):
+		return "let that process end, or stop it; reading works meanwhile"
+	case errors.Is(err, audit.ErrPinned):
+		return "" // the error names the command
+	case errors.Is(err, audit.ErrDamaged):
+		return fmt.Sprintf("kaizen-audit verify --log %[1]s says what is wrong; kaizen-audit init --successor-of %[1]s --log %[1]s sets the old trail aside and begins a new one", log)
+	case errors.Is(err, audit.ErrFull):
+		return "make room on the device and run it again; every entry with a receipt is safe"
+	case errors.Is(err, audit.ErrStopped):
+		return "look after the device, then run it again: opening the trail recovers it; every entry with a receipt is safe"
+	case errors.Is(err, audit.ErrNotFound) && strings.Contains(err.Error(), "no trail"):
+		return "kaizen-audit init --log " + log + " makes a trail there; --log names another one"
+	}
+	return ""
+}
+
+// shellQuote spells s so that a shell reads it as one word.
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+,") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// openReader opens the trail for reading. What is read is recorded by the
+// library; where that can't be done, it is a warning.
+func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
+	return audit.Open(a.settings.log, &audit.Options{
+		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
+	})
+}
+
+// closing joins the error of a close to what happened before.
+func closing(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) infoCommand() *cobra.Command {
+	format := newChoice("table", "json")
+	cmd := &cobra.Command{
+		Use:   "info",
+		Short: "Show how a trail is",
+		Long: `Shows a trail's origin and key, how many entries it has and how many of them the
+latest checkpoint covers, its segments, who writes it, who can read its signing
+key, and what needs attention. No entry is read, so nothing is recorded.`,
+		Example: `  kaizen-audit info
+  kaizen-audit info --log audit.jsonl --format json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			trail, err := a.openReader(cmd)
+			if err != nil {
+				return err
+			}
+			defer trail.Close()
+			i, err := trail.Info(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if format.value == "json" {
+				return printJSON(a.stdout, i)
+			}
+			for _, w := range i.Warnings {
+				a.say("warning: %s", w)
+			}
+			sealed, lines, stored := int64(0), int64(0), int64(0)
+			for _, s := range i.Segments {
+				sealed, lines, stored = sealed+s.Count, lines+s.Bytes, stored+s.Stored
+			}
+			segments := "none sealed"
+			if len(i.Segments) > 0 {
+				segments = fmt.Sprintf("%d sealed: %d entries, %s of lines in %s", len(i.Segments), sealed, formatBytes(lines), formatBytes(stored))
+			}
+			anchored := "not known here"
+			if i.AnchoredTo >= 0 {
+				anchored = fmt.Sprintf("%d entries", i.AnchoredTo)
+			}
+			holder := i.Holder
+			if holder == "" {
+				holder = "nobody"
+			}
+			covered := fmt.Sprintf("%d entries", i.Covered)
+			if i.Covered == i.Entries {
+				covered = "all of them"
+			}
+			spooled := ""
+			if i.Spooled > 0 {
+				spooled = fmt.Sprint(i.Spooled)
+			}
+			return facts(a.stdout,
+				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey},
+				[2]string{"Profile", i.Profile}, [2]string{"Created", i.Created.UTC().Format(time.RFC3339)},
+				[2]string{"Entries", fmt.Sprint(i.Entries)}, [2]string{"Covered", covered}, [2]string{"Root", i.Root},
+				[2]string{"Segments", segments},
+				[2]string{"Open segment", fmt.Sprintf("from index %d, %s", i.OpenFirst, formatBytes(i.OpenBytes))},
+				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
+				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
+				[2]string{"Retention", fmt.Sprintf("%d days", i.RetentionDays)},
+				[2]string{"Encryption", i.Encryption}, [2]string{"Access control", i.AccessControl})
+		},
+	}
+	addFormat(cmd, format)
+	return cmd
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var opts audit.InitOptions
+	var origin string
+	format := newChoice("table", "json")
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a trail",
+		Long: `Makes a trail: the log, the directory beside it, a signing key, and entry 0,
+signed. Keep the vkey that it prints where nobody who can write the trail can
+change it: with it anybody can check the trail.
+
+--successor-of sets an old trail's files aside (X.<size>.jsonl, X.<size>.trail)
+and begins a new one whose entry 0 commits to the old one's origin, size and
+root. --forget-pin accepts that the path has another trail than was seen there
+before.`,
+		Example: `  kaizen-audit init
+  kaizen-audit init --log audit.jsonl --origin audit.example.org/agents
+  kaizen-audit init --log audit.jsonl --successor-of audit.jsonl`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// What a signed note's key can't be named (sumdb/note).
+			if strings.ContainsFunc(origin, unicode.IsSpace) || strings.Contains(origin, "+") {
+				return usagef("--origin: must be a name without spaces and plus signs, such as audit.example.org/agents")
+			}
+			opts.Options = a.settings.options()
+			opts.Origin = origin
+			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
+			info, err := audit.Init(a.settings.log, &opts)
+			if err != nil {
+				return err
+			}
+			if format.value == "json" {
+				return printJSON(a.stdout, info)
+			}
+			return facts(a.stdout,
+				[2]string{"Log", info.Path}, [2]string{"Directory", info.Dir}, [2]string{"Profile", info.Profile},
+				[2]string{"Origin", info.Origin}, [2]string{"VKey", info.VKey}, [2]string{"Pin", info.Pin},
+				[2]string{"Key readable by", info.KeyReadableBy},
+				[2]string{"Next", fmt.Sprintf("kaizen-audit record --log %s < events.jsonl", shellQuote(a.settings.log))})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&opts.Profile, "profile", "plain", "what is sealed and how long it is kept: plain")
+	f.StringVar(&origin, "origin", "", "the name under which the trail signs, such as audit.example.org/agents (default random)")
+	f.StringVar(&opts.SuccessorOf, "successor-of", "", "the log of a trail that this one follows")
+	f.BoolVar(&opts.ForgetPin, "forget-pin", false, "accept that the path has another trail than before")
+	a.settings.addWriter(f)
+	complete(cmd, "profile", "plain")
+	addFormat(cmd, format)
+	return cmd
+}

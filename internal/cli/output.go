@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/entry"
+)
+
+// entryFormats are how entries are shown.
+func entryFormats() *choice { return newChoice("table", "json", "jsonl", "csv") }
+
+// addFormat adds --format.
+func addFormat(cmd *cobra.Command, c *choice) {
+	cmd.Flags().Var(c, "format", "how the result is shown")
+	complete(cmd, "format", c.choices...)
+}
+
+// complete offers the words of a flag to the shell.
+func complete(cmd *cobra.Command, flag string, words ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // the flag was not added before: no data leads here
+	}
+}
+
+// entryWriter writes entries in one format. Close writes what ends it.
+type entryWriter interface {
+	Write(audit.Entry) error
+	Close() error
+}
+
+func (a *app) entryWriter(format string) entryWriter {
+	out := bufio.NewWriter(a.stdout)
+	switch format {
+	case "json":
+		return &jsonEntries{out: out}
+	case "jsonl":
+		return lineEntries{out}
+	case "csv":
+		return &csvEntries{buffer: out, out: csv.NewWriter(out)}
+	}
+	return &tableEntries{buffer: out, table: newTable(a.stdout, out,
+		column{title: "INDEX", right: true}, column{title: "TIME"}, column{title: "TYPE", least: 8},
+		column{title: "AGENT", least: 8}, column{title: "ACTION", least: 12}, column{title: "MS", right: true},
+		column{title: "OK"}, column{title: "USER", least: 8})}
+}
+
+// lineEntries gives lines exactly as recorded.
+type lineEntries struct{ out *bufio.Writer }
+
+func (w lineEntries) Write(e audit.Entry) error {
+	w.out.Write(e.Line())
+	return w.out.WriteByte('\n')
+}
+func (w lineEntries) Close() error { return w.out.Flush() }
+
+// jsonEntries gives an array of {"index","digest","entry"}; entry is the line
+// exactly as recorded.
+type jsonEntries struct {
+	out *bufio.Writer
+	n   int
+}
+
+func (w *jsonEntries) Write(e audit.Entry) error {
+	if w.n++; w.n == 1 {
+		w.out.WriteString("[\n")
+	} else {
+		w.out.WriteString(",\n")
+	}
+	digest := e.Digest()
+	head := append(w.out.AvailableBuffer(), `{"index":`...)
+	head = strconv.AppendInt(head, e.Index, 10)
+	head = append(head, `,"digest":"`...)
+	head = hex.AppendEncode(head, digest[:])
+	w.out.Write(append(head, `","entry":`...))
+	w.out.Write(e.Line())
+	return w.out.WriteByte('}')
+}
+
+func (w *jsonEntries) Close() error {
+	if w.n == 0 {
+		w.out.WriteString("[]\n")
+	} else {
+		w.out.WriteString("\n]\n")
+	}
+	return w.out.Flush()
+}
+
+// csvEntries gives RFC 4180 CSV with a header.
+type csvEntries struct {
+	buffer *bufio.Writer
+	out    *csv.Writer
+	begun  bool
+}
+
+var csvHeader = []string{
+	"index", "timestamp", "event_type", "agent_id", "trace_id", "action", "inputs", "outputs", "duration_ms", "success",
+	"error", "metadata", "event_id", "recorded_at", "span_id", "parent_span_id", "resource", "outcome", "authority", "purpose",
+	"policy", "digest",
+}
+
+func (w *csvEntries) header() error {
+	if w.begun {
+		return nil
+	}
+	w.begun = true
+	return w.out.Write(csvHeader)
+}
+
+func (w *csvEntries) Write(e audit.Entry) error {
+	if err := w.header(); err != nil {
+		return err
+	}
+	object := func(o audit.Object) string {
+		if o.IsZero() {
+			return ""
+		}
+		b, err := o.AppendJSON(nil)
+		if err != nil {
+			return ""
+		}
+		return string(b)
+	}
+	failure := ""
+	if e.Error != nil {
+		failure = *e.Error
+	}
+	digest := e.Digest()
+	row := []string{
+		strconv.FormatInt(e.Index, 10), e.Timestamp.UTC().Format(entry.TimeLayout), e.EventType, e.AgentID, e.TraceID, e.Action,
+		object(e.Inputs), object(e.Outputs), formatNumber(e.DurationMS), strconv.FormatBool(e.Success),
+		failure, object(e.Metadata), e.EventID, e.RecordedAt.UTC().Format(entry.TimeLayout), e.SpanID, e.ParentSpanID,
+		object(e.Resource), e.Outcome, object(e.Authority), e.Purpose, object(e.Policy), hex.EncodeToString(digest[:]),
+	}
+	for i, s := range row {
+		row[i] = csvCell(s)
+	}
+	return w.out.Write(row)
+}
+
+// csvCell puts an apostrophe before what a spreadsheet would take for a
+// formula and run.
+func csvCell(s string) string {
+	if s != "" && strings.IndexByte("=+-@\t\r", s[0]) >= 0 {
+		return "'" + s
+	}
+	return s
+}
+
+func (w *csvEntries) Close() error {
+	if err := w.header(); err != nil {
+		return err
+	}
+	w.out.Flush()
+	if err := w.out.Error(); err != nil {
+		return err
+	}
+	return w.buffer.Flush()
+}
+
+// tableEntries is for people.
+type tableEntries struct {
+	buffer *bufio.Writer
+	table  *table
+}
+
+func (w *tableEntries) Write(e audit.Entry) error {
+	style := ""
+	if !e.Success {
+		style = red
+	}
+	index := cell{strconv.FormatInt(e.Index, 10), ""}
+	return w.table.row(index, text(e.Timestamp.UTC().Format(entry.TimeLayout)), text(e.EventType), text(e.AgentID),
+		text(e.Action), cell{strconv.FormatFloat(e.DurationMS, 'f', 1, 64), ""}, cell{okText(e), style}, text(e.Metadata.Text("user_id")))
+}
+
+// okText says how an entry ended: yes, no, or the outcome that says more.
+func okText(e audit.Entry) string {
+	switch {
+	case e.Outcome != "":
+		return text(e.Outcome).text
+	case e.Success:
+		return "yes"
+	}
+	return "no"
+}
+
+func (w *tableEntries) Close() error {
+	if err := w.table.flush(); err != nil {
+		return err
+	}
+	return w.buffer.Flush()
+}
+
+func formatNumber(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// printJSON writes one value, indented for people.
+func printJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}

@@ -1,0 +1,356 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/report"
+)
+
+// settings are what may also stand in the environment or in the configuration
+// file: a flag wins over the environment, that over the file, that over the
+// default.
+type settings struct {
+	log          string
+	config       string
+	durability   durability
+	segmentBytes byteSize
+	maxLine      byteSize
+	checkpointTo []string
+}
+
+// envPrefix begins the environment variables that are ours. What is not a
+// setting and known all the same is outside the rule that unknown ones are
+// warned of.
+const envPrefix = "KAIZEN_AUDIT_"
+
+var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
+
+// settingFlags are the flags that are settings; each has a variable of the
+// environment and, but for config, a key in section trail of the file.
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to"}
+
+func envName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+func (s *settings) addGlobal(f *pflag.FlagSet) {
+	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
+	f.StringVar(&s.config, "config", "", "configuration file, YAML (section trail)")
+}
+
+// addWriter adds what matters only to commands that write.
+func (s *settings) addWriter(f *pflag.FlagSet) {
+	f.Var(&s.segmentBytes, "segment-bytes", "seal a segment at this size, such as 64MiB (default 256MiB)")
+	f.Var(&s.maxLine, "max-line", "longest entry, such as 1MiB (default 16MiB)")
+	f.StringArrayVar(&s.checkpointTo, "checkpoint-to", nil, "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
+}
+
+func (s *settings) addDurability(f *pflag.FlagSet) {
+	f.Var(&s.durability, "durability", "when a receipt is given: durable (on disk), written (handed to the system) or queued (in memory)")
+}
+
+// options are the settings as the library takes them.
+func (s *settings) options() audit.Options {
+	return audit.Options{
+		Durability: audit.Durability(s.durability), SegmentBytes: int64(s.segmentBytes), MaxLine: int(s.maxLine),
+		CheckpointTo: s.checkpointTo,
+	}
+}
+
+// resolve gives flags that are settings and were not given their value from
+// the environment or the file. The whole file is checked, also what the
+// command does not need.
+func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
+	for _, name := range unknownEnvironment(os.Environ()) {
+		warn(fmt.Errorf("environment: %s is no setting of this program", report.Printable(name)))
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+	fromEnv := func(name string) error {
+		f := flags.Lookup(name)
+		v := os.Getenv(envName(name))
+		if f == nil || given[name] || v == "" {
+			return nil
+		}
+		for _, v := range listItems(f, v) {
+			if err := f.Value.Set(v); err != nil {
+				return usagef("environment %s: %w", envName(name), err)
+			}
+		}
+		given[name] = true
+		return nil
+	}
+	for _, name := range settingFlags {
+		if err := fromEnv(name); err != nil {
+			return err
+		}
+	}
+	if flags.Lookup("log") != nil && s.log == "" {
+		return usagef("--log is empty")
+	}
+	if s.config == "" {
+		return nil
+	}
+	values, err := readConfig(s.config)
+	if err != nil {
+		return err
+	}
+	var all settings // checks every value, whatever the command
+	check := pflag.NewFlagSet("", pflag.ContinueOnError)
+	all.addGlobal(check)
+	all.addWriter(check)
+	all.addDurability(check)
+	for _, v := range values {
+		if err := check.Lookup(v.flag).Value.Set(v.value); err != nil {
+			return configError("config %s: line %d: %s: %w", s.config, v.line, configKey(v.flag), err)
+		}
+	}
+	for _, v := range values {
+		if f := flags.Lookup(v.flag); f != nil && !given[v.flag] {
+			if err := f.Value.Set(v.value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listItems splits the environment's text for a repeatable flag by lines;
+// a command may hold any other separator.
+func listItems(f *pflag.Flag, v string) []string {
+	if f.Value.Type() != "stringArray" {
+		return []string{v}
+	}
+	return strings.FieldsFunc(v, func(r rune) bool { return r == '\n' })
+}
+
+// unknownEnvironment gives the names that begin like ours and are none.
+func unknownEnvironment(environ []string) []string {
+	known := slices.Clone(otherEnvironment)
+	for _, name := range settingFlags {
+		known = append(known, envName(name))
+	}
+	var unknown []string
+	for _, kv := range environ {
+		name, v, _ := strings.Cut(kv, "=")
+		if v != "" && strings.HasPrefix(name, envPrefix) && !slices.Contains(known, name) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// configValue is one value in the configuration file; a list is several.
+type configValue struct {
+	flag  string
+	value string
+	line  int
+}
+
+// configError is a usage error about which the command's help says nothing.
+func configError(format string, args ...any) error {
+	return usageError{hinted{fmt.Errorf(format, args...), ""}}
+}
+
+// maxConfig is far above any configuration, and bounds what a wrong path costs.
+const maxConfig = 1 << 20
+
+func readConfig(name string) ([]configValue, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w", name, err)
+	}
+	if info.Size() > maxConfig {
+		return nil, configError("config %s: longer than %d bytes", name, maxConfig)
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w", name, err)
+	}
+	values, err := parseConfig(data)
+	if err != nil {
+		return nil, configError("config %s: %w", name, err)
+	}
+	return values, nil
+}
+
+// parseConfig reads the YAML of a configuration file. Anything that it does
+// not know is an error that names the line.
+func parseConfig(data []byte) ([]configValue, error) {
+	var doc yaml.Node
+	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
+	if err := decoder.Decode(&doc); err != nil {
+		if strings.TrimSpace(string(data)) == "" || err.Error() == "EOF" {
+			return nil, nil
+		}
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := decoder.Decode(new(yaml.Node)); err == nil {
+		return nil, errors.New("more than one document")
+	}
+	if len(doc.Content) != 1 || doc.Content[0].Tag == "!!null" {
+		return nil, nil
+	}
+	var values []configValue
+	err := members(doc.Content[0], func(key string, at, section *yaml.Node) error {
+		if key != "trail" {
+			return fmt.Errorf("line %d: unknown section %q; there is trail", at.Line, key)
+		}
+		if section.Tag == "!!null" {
+			return nil
+		}
+		return members(section, func(key string, at, v *yaml.Node) error {
+			for _, flag := range settingFlags {
+				if flag != "config" && configKey(flag) == key {
+					items, err := scalars(v, flag == "checkpoint-to")
+					for _, item := range items {
+						values = append(values, configValue{flag, item, at.Line})
+					}
+					return err
+				}
+			}
+			return fmt.Errorf("line %d: unknown key %q in section trail", at.Line, key)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return values, nil
+}
+
+// members calls f for each member of a mapping.
+func members(n *yaml.Node, f func(key string, at, value *yaml.Node) error) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: a mapping (key: value) is needed here", n.Line)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if k.Kind != yaml.ScalarNode {
+			return fmt.Errorf("line %d: a key must be a plain name", k.Line)
+		}
+		if seen[k.Value] {
+			return fmt.Errorf("line %d: %q stands here a second time", k.Line, k.Value)
+		}
+		seen[k.Value] = true
+		if err := f(k.Value, k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scalars gives the text of a value, or of the items of a list where one may
+// stand.
+func scalars(n *yaml.Node, list bool) ([]string, error) {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null":
+		return []string{n.Value}, nil
+	case n.Kind == yaml.SequenceNode && list:
+		var items []string
+		for _, item := range n.Content {
+			if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
+				return nil, fmt.Errorf("line %d: the items of this list are plain text", item.Line)
+			}
+			items = append(items, item.Value)
+		}
+		return items, nil
+	case list:
+		return nil, fmt.Errorf("line %d: text, or a list of it, is needed here", n.Line)
+	}
+	return nil, fmt.Errorf("line %d: a single value is needed here", n.Line)
+}
+
+// durability is audit.Durability as a flag.
+type durability audit.Durability
+
+func (d *durability) String() string { return audit.Durability(*d).String() }
+func (d *durability) Type() string   { return "durable|written|queued" }
+func (d *durability) Set(s string) error {
+	for _, known := range []audit.Durability{audit.Durable, audit.Written, audit.Queued} {
+		if s == known.String() {
+			*d = durability(known)
+			return nil
+		}
+	}
+	return errors.New("must be durable, written or queued")
+}
+
+// byteSize is a number of bytes as a flag: 65536, 64KiB, 256MiB, 1GiB.
+type byteSize int64
+
+func (b *byteSize) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return formatBytes(int64(*b))
+}
+func (b *byteSize) Type() string { return "size" }
+func (b *byteSize) Set(s string) error {
+	n, err := parseBytes(s)
+	if err == nil {
+		*b = byteSize(n)
+	}
+	return err
+}
+
+var byteUnits = []struct {
+	name  string
+	shift uint
+}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"", 0}}
+
+func parseBytes(s string) (int64, error) {
+	for _, u := range byteUnits {
+		digits, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil || n == 0 || n > math.MaxInt64>>u.shift {
+			break
+		}
+		return int64(n) << u.shift, nil
+	}
+	return 0, errors.New("must be a number of bytes, such as 65536, 64KiB, 256MiB or 1GiB")
+}
+
+// formatBytes spells a number of bytes for people.
+func formatBytes(n int64) string {
+	for _, u := range byteUnits[:3] {
+		if n >= 1<<u.shift {
+			return strings.TrimSuffix(strconv.FormatFloat(float64(n)/float64(int64(1)<<u.shift), 'f', 1, 64), ".0") + " " + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10) + " B"
+}
+
+// choice is a flag that is one of a few words.
+type choice struct {
+	value   string
+	choices []string
+}
+
+func newChoice(choices ...string) *choice { return &choice{choices[0], choices} }
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return strings.Join(c.choices, "|") }
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.choices, s) {
+		return fmt.Errorf("must be one of %s", strings.Join(c.choices, ", "))
+	}
+	c.value = s
+	return nil
+}

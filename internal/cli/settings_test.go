@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestConfigFile(t *testing.T) {
+	for _, tc := range []struct {
+		in   string
+		want string // "flag=value" a line, or the error
+	}{
+		{"", ""},
+		{"# only a comment\n", ""},
+		{"---\n", ""},
+		{"trail:\n", ""},
+		{"trail:\n  log: /a b.jsonl\n  max_line: 4096\n", "log=/a b.jsonl max-line=4096"},
+		{"trail: {checkpoint_to: [a, 'exec:b c']}", "checkpoint-to=a checkpoint-to=exec:b c"},
+		{"trail:\n  checkpoint_to: syslog:\n", "line 2"},
+		{"trail:\n  checkpoint_to: 'syslog:'\n", "checkpoint-to=syslog:"},
+		{"trail:\n  log:\n", "line 2: a single value is needed here"},
+		{"trail:\n  log: [a]\n", "line 2: a single value is needed here"},
+		{"trail:\n  config: x\n", `line 2: unknown key "config" in section trail`},
+		{"trail:\n  checkpoint_to: [[a]]\n", "line 2: the items of this list are plain text"},
+		{"trail: 7\n", "line 1: a mapping (key: value) is needed here"},
+		{"- trail\n", "line 1: a mapping (key: value) is needed here"},
+		{"\ntrale:\n  log: x\n", `line 2: unknown section "trale"; there is trail`},
+		{"\"\\e[2J\": 1\n", `line 1: unknown section "\x1b[2J"; there is trail`},
+		{"a: 1\n---\nb: 2\n", "more than one document"},
+		{"x: &x 1\ntrail: *x\n", "line 1: unknown section"},
+		{"trail: {log: a, log: b}", `line 1: "log" stands here a second time`},
+		{"trail:\n\tlog: a\n", "line 2"},
+	} {
+		values, err := parseConfig([]byte(tc.in))
+		var got []string
+		for _, v := range values {
+			got = append(got, v.flag+"="+v.value)
+		}
+		text := strings.Join(got, " ")
+		if err != nil {
+			text = err.Error()
+		}
+		if text != tc.want && (err == nil || !strings.HasPrefix(text, tc.want) || tc.want == "") {
+			t.Errorf("%q: %s, want %s", tc.in, text, tc.want)
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("trail:\n  log: a\n  checkpoint_to: [x, y]\n")
+	f.Add("trail: {durability: written}\n---\nx")
+	f.Add("a: &a [*a]")
+	f.Add("\x00\xff")
+	f.Fuzz(func(t *testing.T, s string) {
+		values, err := parseConfig([]byte(s))
+		if err != nil && values != nil {
+			t.Fatal("values beside an error")
+		}
+		again, errAgain := parseConfig([]byte(s))
+		if !reflect.DeepEqual(values, again) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
+			t.Fatal("not the same twice")
+		}
+		for _, v := range values {
+			if !slices.Contains(settingFlags, v.flag) || v.line < 1 {
+				t.Fatalf("%+v is no setting", v)
+			}
+		}
+	})
+}
+
+func TestBytes(t *testing.T) {
+	for in, want := range map[string]int64{
+		"1": 1, "65536": 65536, "64KiB": 65536, "256MiB": 256 << 20, "1GiB": 1 << 30,
+		"": 0, "0": 0, "-1": 0, "1KB": 0, "1.5MiB": 0, "KiB": 0, "99999999999999999999": 0, "9999999999999GiB": 0, "+1": 0, "1 KiB": 0,
+	} {
+		got, err := parseBytes(in)
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("parseBytes(%q) = %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for in, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 256 << 20: "256 MiB", 3 << 30: "3 GiB"} {
+		if got := formatBytes(in); got != want {
+			t.Errorf("formatBytes(%d) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestUnknownEnvironmentIsNamed(t *testing.T) {
+	got := unknownEnvironment([]string{
+		"KAIZEN_AUDIT_LOG=x", "KAIZEN_AUDIT_BIN=x", "KAIZEN_AUDIT_STATE=x", "KAIZEN_ENVIRONMENT=x", "AUDIT_LOG_ENCRYPTION_KEY=x",
+		"KAIZEN_AUDIT_Z=1", "KAIZEN_AUDIT_A=1", "KAIZEN_AUDIT_UNSET=", "PATH=/bin",
+	})
+	if want := []string{"KAIZEN_AUDIT_A", "KAIZEN_AUDIT_Z"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	for in, want := range map[string]string{"/var/log/a.jsonl": "/var/log/a.jsonl", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "~": "'~'"} {
+		if got := shellQuote(in); got != want {
+			t.Errorf("shellQuote(%q) = %s, want %s", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package seal
+
+import (
+	"bytes"
+	"compress/flate"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/bits"
+	"sync"
+)
+
+const (
+	// KeySize is the length in bytes of every key: subject, epoch and page
+	// keys, DEKs, and the keys derived from them.
+	KeySize = 32
+	// SaltSize is the length in bytes of the salt of a sealed line or wrapped
+	// key.
+	SaltSize = 16
+
+	tagSize   = sha256.Size
+	blockSize = aes.BlockSize
+)
+
+// What a box is made for is the first string of its info, so that no box can
+// stand in another's place.
+const (
+	labelBox   = "kaizen-audit/box/v1"
+	labelField = "kaizen-audit/field/v1"
+	labelLine  = "kaizen-audit/line/v1"
+	labelKey   = "kaizen-audit/key/v1"
+)
+
+// Errors of parsing and opening. None of them tells anything about a value.
+var (
+	// ErrMalformed means that it is no sealed thing of this format.
+	ErrMalformed = errors.New("malformed")
+	// ErrVersion means that it is sealed in a version that is not known here.
+	ErrVersion = errors.New("unknown version, this program knows v1")
+	// ErrOpen means that the key is not its key, or that it was changed or
+	// stands in another place than it was made for.
+	ErrOpen = errors.New("does not open with this key")
+	// ErrTooLarge means that what is inside is larger than allowed.
+	ErrTooLarge = errors.New("too large")
+)
+
+// Key opens one box: one field, one line or one wrapped key.
+type Key [KeySize]byte
+
+// info is what a box is bound to: its label and the names of its place, each
+// behind its length in 4 bytes, big-endian.
+func info(parts ...string) []byte {
+	n := 0
+	for _, p := range parts {
+		n += 4 + len(p)
+	}
+	out := make([]byte, 0, n)
+	for _, p := range parts {
+		out = appendPrefixed(out, p)
+	}
+	return out
+}
+
+func appendPrefixed[T string | []byte](dst []byte, p T) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(p)))
+	return append(dst, p...)
+}
+
+// derive is HKDF-SHA-256 (RFC 5869).
+func derive(secret, salt, info []byte) (k Key, err error) {
+	b, err := hkdf.Key(sha256.New, secret, salt, string(info), KeySize)
+	copy(k[:], b)
+	return k, err
+}
+
+// sealBox makes the box of data.
+func sealBox(k Key, info, data []byte, m method) ([]byte, error) {
+	n := padded(len(data) + 1)
+	box := make([]byte, tagSize+n)
+	body := box[tagSize:]
+	copy(body, data)
+	body[len(data)] = byte(m)
+	enc, mac, err := boxKeys(k)
+	if err != nil {
+		return nil, err
+	}
+	tag := tagOf(mac, info, body)
+	copy(box, tag)
+	return box, crypt(enc, tag, body)
+}
+
+// openBox gives what is in a box, at most limit bytes. box is not changed.
+func openBox(k Key, info, box []byte, limit int) ([]byte, error) {
+	if !validBox(box) {
+		return nil, ErrMalformed
+	}
+	enc, mac, err := boxKeys(k)
+	if err != nil {
+		return nil, err
+	}
+	tag, body := box[:tagSize], bytes.Clone(box[tagSize:])
+	if err := crypt(enc, tag, body); err != nil {
+		return nil, err
+	}
+	if !hmac.Equal(tag, tagOf(mac, info, body)) {
+		return nil, ErrOpen
+	}
+	// From here on it is what the holder of the key sealed.
+	end := len(body) - 1
+	for end >= 0 && body[end] == 0 {
+		end--
+	}
+	if end < 0 || padded(end+1) != len(body) {
+		return nil, ErrMalformed
+	}
+	return method(body[end]).unpack(body[:end], limit)
+}
+
+// validBox tells by its length alone whether it can be a box.
+func validBox(box []byte) bool {
+	n := len(box) - tagSize
+	return n > 0 && padded(n) == n
+}
+
+func boxKeys(k Key) (enc, mac []byte, err error) {
+	b, err := hkdf.Expand(sha256.New, k[:], labelBox, 2*KeySize)
+	if err != nil {
+		return nil, nil, err
+	}
+	return b[:KeySize], b[KeySize:], nil
+}
+
+func tagOf(mac, info, body []byte) []byte {
+	h := hmac.New(sha256.New, mac)
+	h.Write(appendPrefixed(nil, info))
+	h.Write(body)
+	return h.Sum(nil)
+}
+
+// crypt encrypts or decrypts body in place.
+func crypt(enc, tag, body []byte) error {
+	b, err := aes.NewCipher(enc)
+	if err != nil {
+		return err
+	}
+	cipher.NewCTR(b, tag[:blockSize]).XORKeyStream(body, body)
+	return nil
+}
+
+// padded is the length of a body whose data and method take n bytes: the next
+// multiple of 16, beyond 511 of a sixteenth of the power of two at or below n.
+// It hides all but some four bits of a length and adds at most 1/16 or 15
+// bytes.
+func padded(n int) int {
+	unit := max(blockSize, 1<<(bits.Len(uint(n))-1)/16)
+	return (n + unit - 1) / unit * unit
+}
+
+// method is how data is stored in a body. It is never zero, and so marks where
+// the padding begins.
+type method byte
+
+const (
+	stored   method = 1
+	deflated method = 2 // raw deflate (RFC 1951) with dictionary 1
+)
+
+// dictionary1 is what the compressor has seen before a line or field begins:
+// names and spellings of this format and of usual tool calls, no text of
+// anybody's. It is a part of version 1 and never changes.
+//
+//go:embed dictionary-1.txt
+var dictionary1 []byte
+
+// leastDeflated is the size from which on compression is tried: below it the
+// padding eats what is saved.
+const leastDeflated = 32
+
+var deflaters = sync.Pool{New: func() any {
+	w, err := flate.NewWriterDict(io.Discard, flate.DefaultCompression, dictionary1)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return w
+}}
+
+// pack compresses data where that makes the box smaller.
+func pack(data []byte) ([]byte, method) {
+	if len(data) < leastDeflated {
+		return data, stored
+	}
+	var out bytes.Buffer
+	w := deflaters.Get().(*flate.Writer)
+	defer deflaters.Put(w)
+	w.Reset(&out)
+	// A bytes.Buffer takes everything.
+	w.Write(data)
+	w.Close()
+	if padded(out.Len()+1) >= padded(len(data)+1) {
+		return data, stored
+	}
+	return out.Bytes(), deflated
+}
+
+// unpack is the reverse. It reads no more than limit bytes out of data.
+func (m method) unpack(data []byte, limit int) ([]byte, error) {
+	switch m {
+	case stored:
+		if len(data) > limit {
+			return nil, ErrTooLarge
+		}
+		return data, nil
+	case deflated:
+		in := bytes.NewReader(data)
+		r := flate.NewReaderDict(in, dictionary1)
+		out, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+		switch {
+		case len(out) > limit:
+			return nil, ErrTooLarge
+		case err != nil || in.Len() > 0:
+			return nil, ErrMalformed
+		}
+		return out, nil
+	}
+	return nil, ErrMalformed
+}
