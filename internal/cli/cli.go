@@ -169,7 +169,8 @@ func (a *app) say(format string, args ...any) {
 	}
 }
 
-func (a *app) warn(err error) { a.say("warning: %v", err) }
+// warn writes a warning on one line, also where errors were joined.
+func (a *app) warn(err error) { a.say("warning: %s", strings.ReplaceAll(err.Error(), "\n", "; ")) }
 
 // incomplete names something that was left out, and makes the exit code say
 // so.
