@@ -10,7 +10,7 @@ export GOWORK := off
 
 GO          ?= go
 FUZZTIME    ?= 3s
-CRASHROUNDS ?= 200
+CRASHROUNDS ?= 2000
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 

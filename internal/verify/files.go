@@ -285,44 +285,83 @@ func tilePath(level int, n int64, width int) string {
 	return fmt.Sprintf("tile/%s/%s", where, s)
 }
 
-// tile reads the first width hashes of a tile; of a bundle, the digests. A
-// partial file goes when its full one is there: then that is read.
+// tile gives the first width hashes of a tile; of a bundle, the digests.
 func (p proofs) tile(level int, n int64, width int) (hashes []hash, file string, err error) {
+	var raw []byte
+	data, file, err := p.read(level, n, width, &raw)
+	if err != nil {
+		return nil, file, err
+	}
+	hashes = make([]hash, width)
+	for i := range hashes {
+		hashes[i] = tileHash(data, level, i)
+	}
+	return hashes, file, nil
+}
+
+// read reads the first width entries of a tile or bundle into raw, which it
+// makes as large as it must be. A partial file goes when its full one is
+// there: then that is read.
+func (p proofs) read(level int, n int64, width int, raw *[]byte) (data []byte, file string, err error) {
 	file = tilePath(level, n, width)
-	for _, w := range []int{width, tileWidth, width} {
-		var data []byte
+	for _, w := range [...]int{width, tileWidth, width} {
 		name := tilePath(level, n, w)
-		if data, err = readSmall(filepath.Join(p.dir, filepath.FromSlash(name))); err == nil {
-			if hashes, ok := splitTile(data, level, w); ok {
-				return hashes[:width], name, nil
-			}
-			return nil, name, errUnparsable
+		size := w * entrySize(level)
+		if cap(*raw) <= size {
+			*raw = make([]byte, tileWidth*(len(hash{})+2)+1)
 		}
-		if refused(err) {
+		var got int
+		got, err = readInto(filepath.Join(p.dir, filepath.FromSlash(name)), (*raw)[:size+1])
+		switch {
+		case err == nil && got == size && validTile((*raw)[:size], level):
+			return (*raw)[:width*entrySize(level)], name, nil
+		case err == nil:
+			return nil, name, errUnparsable
+		case refused(err):
 			return nil, name, err
 		}
 	}
 	return nil, file, err
 }
 
-func splitTile(data []byte, level, width int) ([]hash, bool) {
-	each := len(hash{})
+// readInto reads a file until its end or until buf is full.
+func readInto(name string, buf []byte) (n int, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err = io.ReadFull(f, buf)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return n, errors.Join(err, f.Close())
+}
+
+// entrySize is how many bytes an entry of a tile or bundle has.
+func entrySize(level int) int {
 	if level == bundles {
-		each += 2
+		return 2 + len(hash{}) // a uint16 length before it
 	}
-	if len(data) != each*width {
-		return nil, false
+	return len(hash{})
+}
+
+// validTile checks the lengths in a bundle; a tile is any hashes.
+func validTile(data []byte, level int) bool {
+	if len(data)%entrySize(level) != 0 {
+		return false
 	}
-	hashes := make([]hash, width)
-	for i := range hashes {
-		e := data[i*each : (i+1)*each]
-		if level == bundles {
-			if e[0] != 0 || int(e[1]) != len(hash{}) {
-				return nil, false
+	if level == bundles {
+		for ; len(data) > 0; data = data[entrySize(level):] {
+			if data[0] != 0 || int(data[1]) != len(hash{}) {
+				return false
 			}
-			e = e[2:]
 		}
-		hashes[i] = hash(e)
 	}
-	return hashes, true
+	return true
+}
+
+// tileHash is the i-th hash of a valid tile or bundle.
+func tileHash(data []byte, level, i int) hash {
+	each := entrySize(level)
+	return hash(data[(i+1)*each-len(hash{}) : (i+1)*each])
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -200,21 +201,34 @@ func eachLine(ctx context.Context, r io.Reader, f func(line []byte) error) (torn
 	}
 }
 
-// jobLines is how many lines a worker gets at a time: 16 tiles. Fewer cost
-// more hand-overs, more cost memory; the rate is flat from 1024 to 16384.
-const jobLines = 16 * tileWidth
+// blockBytes is how much of a segment a worker gets at a time. Blocks from
+// 256 KiB to 4 MiB gave the same rate; smaller ones cost more hand-overs.
+const blockBytes = 1 << 20
 
-// job is lines on their way through a worker to the combiner, which takes
-// them in order.
+// job is a piece of the trail on its way through a worker to the combiner,
+// which takes the pieces in order.
 type job struct {
-	first  int64
-	buf    []byte
-	ends   []int
-	leaves []hash // of all its lines
-	roots  []hash // of its full groups of tileWidth
-	faults []fault
-	err    error
-	done   chan struct{}
+	// begins and ends say that a segment does, before or after the lines.
+	begins, ends *segment
+	torn         int64 // at the end of a segment: bytes after its last newline
+	bad          bool  // it can't be decoded further
+	missing      bool  // its file is gone
+
+	buf     []byte // whole lines
+	digests []hash
+	leaves  []hash
+	done    chan struct{}
+}
+
+// hash computes digests and leaves of a job's lines.
+func (j *job) hash() {
+	for rest := j.buf; len(rest) > 0; {
+		i := bytes.IndexByte(rest, '\n')
+		d := sha256.Sum256(rest[:i])
+		j.digests = append(j.digests, d)
+		j.leaves = append(j.leaves, leafOf(&d))
+		rest = rest[i+1:]
+	}
 }
 
 // fault is a bundle or tile that is not what the lines give.
@@ -230,136 +244,264 @@ type found struct {
 	faults []fault        // by bundles and tiles below the limit
 }
 
-// scan hashes the lines below limit with all workers, compares bundles and
-// tiles with them on the way, and gives the roots at the sizes, ascending.
+// scan hashes the lines with all workers, compares bundles and tiles with
+// those below limit on the way, and gives the roots at the sizes, ascending.
+// A reader cuts segments into blocks of whole lines, workers hash them, a
+// combiner folds them in order into the tree.
 func scan(ctx context.Context, list []segment, p proofs, limit int64, sizes []int64, opts Options) (found, error) {
 	workers := opts.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	todo := make(chan *job, workers)
 	order := make(chan *job, 4*workers)
+	free := make(chan *job, 8*workers)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for j := range todo {
-				j.err = j.hash(p)
+				j.hash()
 				close(j.done)
 			}
 		})
 	}
-	pool := sync.Pool{New: func() any { return &job{} }}
-
 	out := found{roots: map[int64]hash{}}
 	c := combiner{proofs: p, limit: limit, sizes: sizes, out: &out}
-	combined := make(chan error, 1)
-	go func() {
-		var err error
+	var combineErr error
+	var combined sync.WaitGroup
+	combined.Go(func() {
 		for j := range order {
 			<-j.done
-			if err == nil {
-				if err = j.err; err == nil {
-					err = c.take(j)
-				}
-				if err != nil {
-					cancel(err)
+			if combineErr == nil && out.stop == nil {
+				if combineErr = c.take(j); combineErr != nil || out.stop != nil {
+					cancel() // nothing behind it matters
 				}
 			}
-			pool.Put(j)
+			select {
+			case free <- j:
+			default:
+			}
 		}
-		if err == nil {
-			err = c.finish()
+		if combineErr == nil {
+			combineErr = c.finish()
 		}
-		combined <- err
-	}()
-
-	total := int64(0)
-	for _, s := range list {
-		total += s.bytes
-	}
-	var done, told int64
-	next := func(first int64) *job {
-		j := pool.Get().(*job)
-		*j = job{first: first, buf: j.buf[:0], ends: j.ends[:0], leaves: j.leaves[:0], roots: j.roots[:0], done: make(chan struct{})}
-		return j
-	}
-	send := func(j *job) {
-		order <- j
-		todo <- j
-	}
-	cur := next(0)
-	w, err := walk(ctx, list, func(index int64, line []byte) error {
-		if done += int64(len(line)) + 1; opts.Progress != nil && done-told >= 8<<20 {
-			told = done
-			opts.Progress(done, max(total, done))
-		}
-		if index >= limit {
-			return nil
-		}
-		cur.buf = append(cur.buf, line...)
-		cur.ends = append(cur.ends, len(cur.buf))
-		if len(cur.ends) == jobLines {
-			send(cur)
-			cur = next(index + 1)
-		}
-		return nil
 	})
-	if err == nil && len(cur.ends) > 0 {
-		send(cur)
+	b := blocks{ctx: ctx, todo: todo, order: order, free: free, progress: opts.Progress}
+	for _, s := range list {
+		b.total += s.bytes
+	}
+	var readErr error
+	for i := range list {
+		if readErr = b.segment(&list[i]); readErr != nil {
+			break
+		}
 	}
 	close(todo)
 	close(order)
 	wg.Wait()
-	combineErr := <-combined
+	combined.Wait()
 	if opts.Progress != nil {
-		opts.Progress(done, done)
+		opts.Progress(b.done, b.done)
 	}
-	out.walked = w
-	if combineErr != nil {
+	out.lines = c.count + c.beyond
+	switch {
+	case combineErr != nil:
 		return out, combineErr
+	case readErr != nil && out.stop == nil:
+		return out, readErr
 	}
-	if err == nil {
-		slices.SortStableFunc(out.faults, func(a, b fault) int { return int(min(max(a.index-b.index, -1), 1)) })
+	if out.stop == nil && (len(list) == 0 || list[len(list)-1].open == nil) {
+		out.stop = &stop{out.lines, -1, "", Truncated} // the open segment is gone
 	}
-	return out, err
+	slices.SortStableFunc(out.faults, func(a, b fault) int { return cmp.Compare(a.index, b.index) })
+	return out, nil
 }
 
-// hash computes digests, leaves and group roots, and compares the full bundles
-// and level-0 tiles.
-func (j *job) hash(p proofs) error {
-	var digests [tileWidth]hash
-	var group [tileWidth]hash
-	from := 0
-	for i, end := range j.ends {
-		k := i % tileWidth
-		digests[k] = sha256.Sum256(j.buf[from:end])
-		from = end
-		j.leaves = append(j.leaves, leafOf(&digests[k]))
-		if k < tileWidth-1 {
+// blocks reads segments into jobs.
+type blocks struct {
+	ctx         context.Context
+	todo, order chan<- *job
+	free        <-chan *job
+	progress    func(done, total int64)
+	done, total int64
+	told        int64
+}
+
+func (b *blocks) job() *job {
+	select {
+	case j := <-b.free:
+		*j = job{buf: j.buf[:0], digests: j.digests[:0], leaves: j.leaves[:0], done: make(chan struct{})}
+		return j
+	default:
+		return &job{buf: make([]byte, 0, blockBytes), done: make(chan struct{})}
+	}
+}
+
+func (b *blocks) send(j *job) {
+	b.order <- j
+	b.todo <- j
+}
+
+// segment sends the lines of one segment. The error is ctx's, or that the
+// operating system refused the file.
+func (b *blocks) segment(s *segment) error {
+	j := b.job()
+	j.begins = s
+	r, err := s.reader()
+	if errors.Is(err, fs.ErrNotExist) {
+		j.missing = true
+		b.send(j)
+		return nil
+	}
+	if err != nil {
+		b.send(j)
+		return err
+	}
+	defer r.Close()
+	for {
+		if err := b.ctx.Err(); err != nil {
+			b.send(j)
+			return err
+		}
+		if len(j.buf) == cap(j.buf) { // a line that is longer than a block
+			j.buf = slices.Grow(j.buf, cap(j.buf))
+		}
+		n, err := r.Read(j.buf[len(j.buf):cap(j.buf)])
+		j.buf = j.buf[:len(j.buf)+n]
+		b.told += int64(n)
+		if b.done += int64(n); b.progress != nil && b.told >= 8<<20 {
+			b.told = 0
+			b.progress(b.done, max(b.total, b.done))
+		}
+		if err == nil && len(j.buf) < cap(j.buf) {
 			continue
 		}
-		n := (j.first + int64(i)) / tileWidth
-		if err := compare(p, bundles, n, digests[:], &j.faults); err != nil {
+		cut := bytes.LastIndexByte(j.buf, '\n') + 1
+		var refused *fs.PathError
+		switch {
+		case errors.As(err, &refused):
+			j.buf = j.buf[:0]
+			b.send(j)
 			return err
+		case err != nil:
+			j.ends, j.bad, j.torn = s, err != io.EOF, int64(len(j.buf)-cut)
+			j.buf = j.buf[:cut]
+			b.send(j)
+			return nil
+		case cut > 0:
+			next := b.job()
+			next.buf = append(next.buf, j.buf[cut:]...)
+			j.buf = j.buf[:cut]
+			b.send(j)
+			j = next
 		}
-		copy(group[:], j.leaves[i-tileWidth+1:])
-		if err := compare(p, 0, n, group[:], &j.faults); err != nil {
-			return err
-		}
-		j.roots = append(j.roots, reduce(group[:]))
 	}
-	// The last group of a trail is not full; its bundle is compared here too.
-	if rest := len(j.ends) % tileWidth; rest > 0 {
-		return compare(p, bundles, (j.first+int64(len(j.ends)))/tileWidth, digests[:rest], &j.faults)
+}
+
+// combiner folds the jobs, in order, into the tree.
+type combiner struct {
+	proofs proofs
+	limit  int64
+	sizes  []int64
+	out    *found
+	tree   frontier
+	// The last group of leaves, which is not full, and its digests.
+	leaves, digests []hash
+	count           int64 // leaves taken
+	beyond          int64 // lines past the limit
+	raw             []byte
+}
+
+func (c *combiner) take(j *job) error {
+	if c.tree.full == nil {
+		c.tree.full = func(level int, n int64, tile []hash) error { return c.compare(level, n, tile) }
+		c.tree.levels, c.tree.n = [][]hash{nil}, []int64{0}
+	}
+	if s := j.begins; s != nil {
+		switch lines := c.count + c.beyond; {
+		case j.missing:
+			c.out.stop = &stop{lines, -1, s.short, Missing}
+			return nil
+		case s.first >= 0 && s.first > lines:
+			c.out.stop = &stop{lines, s.first, s.short, Missing}
+			return nil
+		case s.first >= 0 && s.first < lines:
+			c.out.stop = &stop{s.first, -1, s.short, Inserted}
+			return nil
+		}
+	}
+	take := int(min(int64(len(j.leaves)), c.limit-c.count))
+	c.beyond += int64(len(j.leaves) - take)
+	leaves, digests := j.leaves[:take], j.digests[:take]
+	for len(leaves) > 0 {
+		n := min(tileWidth-len(c.leaves), len(leaves))
+		c.leaves, c.digests = append(c.leaves, leaves[:n]...), append(c.digests, digests[:n]...)
+		leaves, digests = leaves[n:], digests[n:]
+		c.count += int64(n)
+		c.reach()
+		if len(c.leaves) < tileWidth {
+			break
+		}
+		tile := c.count/tileWidth - 1
+		if err := c.compare(bundles, tile, c.digests); err != nil {
+			return err
+		}
+		if err := c.compare(0, tile, c.leaves); err != nil {
+			return err
+		}
+		if err := c.tree.add(1, reduce(c.leaves)); err != nil {
+			return err
+		}
+		c.leaves, c.digests = c.leaves[:0], c.digests[:0]
+	}
+	if s := j.ends; s != nil {
+		if j.bad || j.torn > 0 && s.open == nil {
+			c.out.stop = &stop{c.count + c.beyond, -1, s.short, Changed}
+		}
+		c.out.torn = j.torn
+	}
+	return nil
+}
+
+// reach computes the roots that are asked for at sizes up to what was taken;
+// the last group of leaves is not in the tree yet.
+func (c *combiner) reach() {
+	for len(c.sizes) > 0 && c.sizes[0] <= c.count {
+		size := c.sizes[0]
+		c.out.roots[size] = c.tree.root(c.leaves[:int64(len(c.leaves))-(c.count-size)])
+		c.sizes = c.sizes[1:]
+	}
+}
+
+// finish compares the tiles that are not full.
+func (c *combiner) finish() error {
+	c.reach() // size 0 of a trail without lines
+	if c.count != c.limit {
+		return nil // fewer lines than there should be: tiles are not the news
+	}
+	if len(c.leaves) > 0 {
+		if err := c.compare(bundles, c.count/tileWidth, c.digests); err != nil {
+			return err
+		}
+		if err := c.compare(0, c.count/tileWidth, c.leaves); err != nil {
+			return err
+		}
+	}
+	for level := 1; level < len(c.tree.levels); level++ {
+		if tile := c.tree.levels[level]; len(tile) > 0 {
+			if err := c.compare(level, c.tree.n[level], tile); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 // compare holds a tile or bundle against what the lines give.
-func compare(p proofs, level int, n int64, want []hash, faults *[]fault) error {
-	got, file, err := p.tile(level, n, len(want))
+func (c *combiner) compare(level int, n int64, want []hash) error {
+	data, file, err := c.proofs.read(level, n, len(want), &c.raw)
 	if refused(err) {
 		return err
 	}
@@ -379,7 +521,7 @@ func compare(p proofs, level int, n int64, want []hash, faults *[]fault) error {
 		f.problem = Unparsable
 	default:
 		i := 0
-		for i < len(want) && got[i] == want[i] {
+		for i < len(want) && tileHash(data, level, i) == want[i] {
 			i++
 		}
 		if i == len(want) {
@@ -388,79 +530,7 @@ func compare(p proofs, level int, n int64, want []hash, faults *[]fault) error {
 		f.problem = Changed
 		f.index += int64(i) * each
 	}
-	*faults = append(*faults, f)
-	return nil
-}
-
-// combiner folds the jobs, in order, into the tree.
-type combiner struct {
-	proofs proofs
-	limit  int64
-	sizes  []int64
-	out    *found
-	tree   frontier
-	rest   []hash // leaves of the last group, which is not full
-	count  int64
-}
-
-func (c *combiner) take(j *job) error {
-	if c.tree.full == nil {
-		c.tree.full = func(level int, n int64, tile []hash) error {
-			return compare(c.proofs, level, n, tile, &c.out.faults)
-		}
-		c.tree.levels, c.tree.n = [][]hash{nil}, []int64{0}
-	}
-	c.out.faults = append(c.out.faults, j.faults...)
-	for g := 0; g*tileWidth < len(j.leaves); g++ {
-		leaves := j.leaves[g*tileWidth : min((g+1)*tileWidth, len(j.leaves))]
-		at := j.first + int64(g*tileWidth)
-		c.reach(at, leaves)
-		if len(leaves) == tileWidth {
-			if err := c.tree.add(1, j.roots[g]); err != nil {
-				return err
-			}
-		} else {
-			c.rest = slices.Clone(leaves)
-		}
-		c.count = at + int64(len(leaves))
-	}
-	return nil
-}
-
-// reach computes the roots that are asked for at sizes in this group of
-// leaves.
-func (c *combiner) reach(at int64, leaves []hash) {
-	for len(c.sizes) > 0 && c.sizes[0] <= at+int64(len(leaves)) {
-		size := c.sizes[0]
-		if size < at || size == at+tileWidth {
-			break
-		}
-		c.out.roots[size] = c.tree.root(leaves[:size-at])
-		c.sizes = c.sizes[1:]
-	}
-}
-
-// finish compares the tiles that are not full, and gives the last roots.
-func (c *combiner) finish() error {
-	for len(c.sizes) > 0 && c.sizes[0] == c.count {
-		c.out.roots[c.count] = c.tree.root(c.rest)
-		c.sizes = c.sizes[1:]
-	}
-	if c.count != c.limit {
-		return nil // fewer lines than there should be: tiles are not the news
-	}
-	if len(c.rest) > 0 {
-		if err := compare(c.proofs, 0, c.count/tileWidth, c.rest, &c.out.faults); err != nil {
-			return err
-		}
-	}
-	for level := 1; level < len(c.tree.levels); level++ {
-		if tile := c.tree.levels[level]; len(tile) > 0 {
-			if err := compare(c.proofs, level, c.tree.n[level], tile, &c.out.faults); err != nil {
-				return err
-			}
-		}
-	}
+	c.out.faults = append(c.out.faults, f)
 	return nil
 }
 
