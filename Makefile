@@ -26,7 +26,7 @@ each-module = @failed=; for m in $(MODULES); do \
 # $(call dirs-with,REGEXP) is the directories of test files that have REGEXP.
 dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r dirname | sort -u)
 
-.PHONY: all build test format vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
+.PHONY: all build test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
 
 all: build
 
@@ -38,6 +38,10 @@ test: format vet staticcheck vuln fuzz race
 
 format:
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; }
+
+# After a change of the root's requirements the other modules follow.
+tidy:
+	$(call each-module,$(GO) mod tidy)
 
 vet:
 	$(call each-module,$(GO) vet ./...)

@@ -2,7 +2,10 @@ package audit
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -115,6 +118,9 @@ func (o *Options) withDefaults() (Options, error) {
 		out.MaxLine = entry.DefaultMaxLine
 	case out.MaxLine < 1024 || out.MaxLine > 1<<30:
 		return out, optionError("MaxLine", "%d is outside 1024 to 1073741824", out.MaxLine)
+	}
+	if strings.ContainsFunc(out.Origin, func(r rune) bool { return r == '+' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || !utf8.ValidString(out.Origin) {
+		return out, optionError("Origin", "it must be a name without spaces and plus signs, such as example.com/agents")
 	}
 	if out.fs == nil {
 		out.fs = durable.OS

@@ -24,6 +24,11 @@ const (
 	sinkInterval = time.Second
 	// retrySign is how long the signer waits after an error.
 	retrySign = time.Second
+	// maxPending is how many acknowledged lines may wait for the tree before
+	// the next commit waits too: a flood is slowed to what tiles can be
+	// written at, and memory stays bounded (16 MB of digests and tiles). A
+	// signer that fails slows nobody down; that it lags is told.
+	maxPending = 1 << 18
 )
 
 // signer takes the digests of acknowledged lines behind the acknowledgement,
@@ -35,7 +40,9 @@ type signer struct {
 
 	pendingMu sync.Mutex
 	pending   []journal.Digest // acknowledged, not in the tree yet
+	ended     bool             // nobody signs any more
 	since     time.Time        // when the first uncovered one was acknowledged
+	room      *sync.Cond       // pending became shorter, or the signer stopped
 
 	treeMu  sync.Mutex
 	builder *tree.Builder
@@ -47,7 +54,8 @@ type signer struct {
 	latest atomic.Pointer[tree.Checkpoint]
 	failed atomic.Pointer[error] // of the last attempt
 
-	kick     chan struct{}
+	kick     chan struct{} // there is something to sign
+	hurry    chan struct{} // there is much
 	stopped  chan struct{}
 	stopOnce sync.Once
 	wg       sync.WaitGroup
@@ -55,7 +63,8 @@ type signer struct {
 }
 
 func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
-	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s.room = sync.NewCond(&s.pendingMu)
 	s.latest.Store(&c)
 	return s
 }
@@ -69,7 +78,13 @@ func (s *signer) start(b *tree.Builder, tail []journal.Digest) {
 
 // stop ends the goroutine; what is not signed stays so until signAll.
 func (s *signer) stop() {
-	s.stopOnce.Do(func() { close(s.stopped) })
+	s.stopOnce.Do(func() {
+		close(s.stopped)
+		s.pendingMu.Lock()
+		s.ended = true
+		s.room.Broadcast()
+		s.pendingMu.Unlock()
+	})
 	s.wg.Wait()
 }
 
@@ -90,6 +105,13 @@ func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
 	if first {
 		s.since = time.Now()
 	}
+	for len(s.pending) > maxPending && s.failed.Load() == nil && !s.ended {
+		select {
+		case s.hurry <- struct{}{}:
+		default:
+		}
+		s.room.Wait()
+	}
 	s.pendingMu.Unlock()
 	if first {
 		select {
@@ -109,13 +131,24 @@ func (s *signer) run() {
 			return false
 		}
 	}
+	pause := func() bool {
+		select {
+		case <-time.After(s.trail.opts.interval):
+			return true
+		case <-s.hurry:
+			return true
+		case <-s.stopped:
+			return false
+		}
+	}
 	for {
 		select {
 		case <-s.kick:
+		case <-s.hurry:
 		case <-s.stopped:
 			return
 		}
-		if !wait(s.trail.opts.interval) {
+		if !pause() {
 			return
 		}
 		s.trail.noteSteps()
@@ -139,6 +172,9 @@ func (s *signer) sign() (err error) {
 		} else {
 			s.failed.Store(nil)
 		}
+		s.pendingMu.Lock()
+		s.room.Broadcast()
+		s.pendingMu.Unlock()
 	}()
 	size, err := s.trail.journal.Sync()
 	if err != nil {
@@ -251,19 +287,20 @@ func (s *signer) lag() time.Duration {
 // that hangs holds nobody up. It always sends the newest; what was passed over
 // is not lost, since each covers all before it.
 type sinkState struct {
-	sink   witness.Sink
-	next   chan tree.Checkpoint
-	done   chan struct{}
-	ctx    context.Context
-	cancel context.CancelFunc
-	lost   func(name string, err error)
-	sent   atomic.Int64 // size of the last checkpoint that arrived
-	err    error
+	sink    witness.Sink
+	next    chan tree.Checkpoint
+	closing chan struct{}
+	done    chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	lost    func(name string, err error)
+	sent    atomic.Int64 // size of the last checkpoint that arrived
+	err     error
 }
 
 func (s *signer) addSink(sink witness.Sink, lost func(string, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &sinkState{sink: sink, next: make(chan tree.Checkpoint, 1), done: make(chan struct{}), ctx: ctx, cancel: cancel, lost: lost}
+	k := &sinkState{sink: sink, next: make(chan tree.Checkpoint, 1), closing: make(chan struct{}), done: make(chan struct{}), ctx: ctx, cancel: cancel, lost: lost}
 	k.sent.Store(-1)
 	s.sinks = append(s.sinks, k)
 	go k.run()
@@ -296,7 +333,7 @@ func (k *sinkState) run() {
 		}
 		select {
 		case <-time.After(sinkInterval):
-		case <-k.ctx.Done():
+		case <-k.closing:
 		}
 	}
 }
@@ -305,14 +342,11 @@ func (k *sinkState) run() {
 const sinkGrace = 15 * time.Second
 
 func (k *sinkState) close() error {
+	close(k.closing)
 	close(k.next)
 	grace := time.AfterFunc(sinkGrace, k.cancel)
 	defer grace.Stop()
-	// What waits between two checkpoints is cut short; a Send is not.
-	select {
-	case <-k.done:
-	case <-time.After(sinkInterval + sinkGrace):
-	}
+	<-k.done // the wait between two checkpoints is cut short, a Send is not
 	k.cancel()
 	if k.err != nil {
 		return fmt.Errorf("checkpoint sink %s: %w", k.sink.Name(), k.err)

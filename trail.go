@@ -122,7 +122,10 @@ func Open(path string, opts *Options) (*Trail, error) {
 	}
 	t, err := open(path, o)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, explainOpen(err, path))
+		if !o.ReadOnly {
+			err = explainOpen(err, path)
+		}
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return t, nil
 }

@@ -28,7 +28,7 @@ type vectorPlace struct {
 	Pointer string `json:"pointer"`
 }
 
-func (p vectorPlace) place() Place { return Place{p.Origin, p.EventID, p.Pointer} }
+func (p vectorPlace) place() Place { return Place(p) }
 
 type vectorBox struct {
 	Info hexBytes `json:"info"`

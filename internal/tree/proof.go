@@ -169,7 +169,7 @@ func CheckConsistency(proof []byte, old Checkpoint, verifier note.Verifier) (Che
 func checkConsistency(p tlog.TreeProof, old, c Checkpoint) (Checkpoint, error) {
 	var ok bool
 	switch {
-	case old.Origin != c.Origin || old.Size > c.Size:
+	case old.Origin != c.Origin || old.Size > c.Size || c.Size == 0 && c.Root != EmptyRoot:
 	case old.Size == 0:
 		ok = len(p) == 0 && old.Root == EmptyRoot
 	case old.Size == c.Size:

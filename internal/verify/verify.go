@@ -50,7 +50,7 @@ func Verify(ctx context.Context, opts Options) (*Report, error) {
 }
 
 func verify(ctx context.Context, opts Options) (*Report, error) {
-	r := &Report{Status: Intact, Anchor: AnchorNone, Ranges: []Range{}}
+	r := &Report{Status: Intact, Anchor: AnchorNone, Ranges: []Range{}, Unproven: []string{}}
 	log := opts.LogPath
 	if resolved, err := filepath.EvalSymlinks(log); err == nil {
 		log = resolved
