@@ -877,3 +877,37 @@ func TestCheckpointTo(t *testing.T) {
 		}
 	}
 }
+
+// A link at the log's path is followed, to a log that is there or not yet; it
+// stays a link through seals, and the directory lies beside the target.
+func TestLinkedLog(t *testing.T) {
+	dir := t.TempDir()
+	link, target := filepath.Join(dir, "link.jsonl"), filepath.Join(dir, "data", "real.jsonl")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o700), os.Symlink("data/real.jsonl", link)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		trail, err := Open(link, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trail.Record(context.Background(), event("a", "x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trail.Rotate(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := trail.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := filepath.EvalSymlinks(target); err != nil || trail.Path() != got || trail.Dir() != strings.TrimSuffix(got, ".jsonl")+".trail" {
+			t.Errorf("%s, %s, %v", trail.Path(), trail.Dir(), err)
+		}
+		if fi, err := os.Lstat(link); err != nil || fi.Mode()&os.ModeSymlink == 0 {
+			t.Error("the link is gone")
+		}
+	}
+	if r := check(t, link, VerifyOptions{}); r.Status != "intact" {
+		t.Errorf("%+v", r)
+	}
+}

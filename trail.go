@@ -92,13 +92,26 @@ func paths(path string) (log, dir string, err error) {
 	if log, err = filepath.Abs(path); err != nil {
 		return "", "", err
 	}
-	if resolved, err := filepath.EvalSymlinks(log); err == nil {
-		log = resolved
-	} else if parent, err := filepath.EvalSymlinks(filepath.Dir(log)); err == nil {
+	// A link is followed to its end, also where there is nothing yet: the
+	// directory lies beside the target, and a seal must not replace the link.
+	for range maxLinks {
+		target, err := os.Readlink(log)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(log), target)
+		}
+		log = target
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(log)); err == nil {
 		log = filepath.Join(parent, filepath.Base(log))
 	}
 	return log, trailDir(log), nil
 }
+
+// maxLinks is where Linux gives up too (path_resolution(7)).
+const maxLinks = 40
 
 func trailDir(log string) string {
 	if name, ok := strings.CutSuffix(log, ".jsonl"); ok && filepath.Base(log) != ".jsonl" {
