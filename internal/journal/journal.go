@@ -90,6 +90,8 @@ type Journal struct {
 	syncing  sync.Mutex
 	unsynced atomic.Int64 // bytes written since the last sync
 
+	arrived atomic.Int64 // appends since the last batch's callers were woken
+
 	// closing is closed when Close begins.
 	closing chan struct{}
 
@@ -99,8 +101,7 @@ type Journal struct {
 	leading  bool          // somebody leads or is about to
 	idle     *sync.Cond    // leading went false
 	took     time.Duration // by the last commit
-	woken    int           // callers of the last batch
-	arrived  int           // appends since they were woken
+	woken    int64         // callers of the last batch
 	paused   chan struct{} // closed when a seal ends; nil while there is none
 	accepted int64         // index of the next line to be accepted
 	lowSpace bool          // no space is reserved for what is accepted
@@ -160,7 +161,7 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 		j.mu.Lock()
 	}
 	b, at := j.cur, int64(len(j.cur.digests))
-	j.arrived++
+	j.arrived.Add(1)
 	b.buf = append(b.buf, buf...)
 	b.digests = append(b.digests, digests...)
 	first = j.accepted
@@ -250,16 +251,10 @@ func (j *Journal) lead(inline bool) {
 // (BenchmarkRecord).
 func (j *Journal) gather() {
 	j.mu.Lock()
-	due, patience := j.arrived < j.woken, j.took/gatherPart
+	woken, patience := j.woken, j.took/gatherPart
 	j.mu.Unlock()
-	if !due {
-		return
-	}
-	for start := time.Now(); due && time.Since(start) < patience; {
+	for start := time.Now(); j.arrived.Load() < woken && time.Since(start) < patience; {
 		runtime.Gosched()
-		j.mu.Lock()
-		due = j.arrived < j.woken
-		j.mu.Unlock()
 	}
 }
 
@@ -273,7 +268,8 @@ func (j *Journal) commitCurrent() {
 	start := time.Now()
 	j.commitBatch(b)
 	j.mu.Lock()
-	j.took, j.woken, j.arrived = time.Since(start), b.callers, 0
+	j.took, j.woken = time.Since(start), int64(b.callers)
+	j.arrived.Store(0)
 	if b.done != nil {
 		close(b.done)
 	}
