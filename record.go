@@ -217,16 +217,16 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 // batchBytes is how much of a batch is handed to the journal at once.
 const batchBytes = 2 << 20
 
-// keyed excludes two events with one key from being recorded at once. A key's
-// lock is found by its hash: a collision only waits.
-var keyed [64]sync.Mutex
+// keyLocks exclude two events with one key from being recorded at once. A
+// key's lock is found by its hash: a collision only waits.
+type keyLocks [64]sync.Mutex
 
-func keyLock(key string) *sync.Mutex {
+func (l *keyLocks) of(key string) *sync.Mutex {
 	h := uint32(2166136261) // FNV-1a
 	for i := range len(key) {
 		h = (h ^ uint32(key[i])) * 16777619
 	}
-	return &keyed[h%uint32(len(keyed))]
+	return &l[h%uint32(len(l))]
 }
 
 // recordKeyed records an event unless its key is known: then the first receipt
@@ -235,7 +235,7 @@ func (t *Trail) recordKeyed(ctx context.Context, ev *Event) (Receipt, error) {
 	if len(ev.IdempotencyKey) > entry.MaxIdempotencyKey {
 		return t.record(ctx, ev) // refused there
 	}
-	lock := keyLock(ev.IdempotencyKey)
+	lock := t.keyed.of(ev.IdempotencyKey)
 	lock.Lock()
 	defer lock.Unlock()
 	index, ok, err := t.idem.Lookup(ev.IdempotencyKey)

@@ -38,6 +38,7 @@ type Trail struct {
 	signer   *signer
 	keys     *keys
 	idem     *idempotency.Index
+	keyed    keyLocks
 	refused  refusals
 	losses   losses
 	sealing  sealing

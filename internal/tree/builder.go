@@ -80,9 +80,6 @@ func (b *Builder) RootOnly() *Builder {
 // Size is the number of leaves.
 func (b *Builder) Size() int64 { return b.size }
 
-// Unflushed is the number of full tiles and bundles that are not on disk.
-func (b *Builder) Unflushed() int { return len(b.full) }
-
 // Append adds leaves.
 func (b *Builder) Append(digests ...Hash) {
 	for i := range digests {
