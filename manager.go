@@ -99,19 +99,31 @@ func (m *AuditTrailManager) RecordEvent(ctx context.Context, event any) (Receipt
 	return Receipt{}, fmt.Errorf("%w: an event is an Event or a map[string]any, not %T", ErrRefused, event)
 }
 
+// errNoID: an empty id must not mean everybody.
+var errNoID = errors.New("the id is empty")
+
 // QueryByAgent gives the entries of an agent, oldest first.
 func (m *AuditTrailManager) QueryByAgent(ctx context.Context, agentID string) ([]Entry, error) {
+	if agentID == "" {
+		return nil, fmt.Errorf("query by agent: %w", errNoID)
+	}
 	return collect(m.Query(ctx, Query{Agent: query.Literal(agentID)}))
 }
 
 // QueryByTrace gives the entries of a trace, oldest first.
 func (m *AuditTrailManager) QueryByTrace(ctx context.Context, traceID string) ([]Entry, error) {
+	if traceID == "" {
+		return nil, fmt.Errorf("query by trace: %w", errNoID)
+	}
 	return collect(m.Query(ctx, Query{Trace: query.Literal(traceID)}))
 }
 
 // QueryByUser gives the entries whose metadata.user_id is userID, oldest
 // first.
 func (m *AuditTrailManager) QueryByUser(ctx context.Context, userID string) ([]Entry, error) {
+	if userID == "" {
+		return nil, fmt.Errorf("query by user: %w", errNoID)
+	}
 	return collect(m.Query(ctx, Query{User: query.Literal(userID)}))
 }
 
@@ -136,6 +148,9 @@ func (m *AuditTrailManager) ExportComplianceReport(ctx context.Context) (string,
 // ExportUserData gives the entries of a user as JSON: an array of the entries
 // as they were recorded, oldest first. It is recorded as AUDIT_EXPORT.
 func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
+	if userID == "" {
+		return "", fmt.Errorf("export user data: %w", errNoID)
+	}
 	b := []byte("[")
 	for e, err := range m.query(ctx, Query{User: query.Literal(userID)}, readEntry{"AUDIT_EXPORT", "export_user_data"}) {
 		if err != nil {

@@ -79,6 +79,12 @@ func TestManagerDefaultsAndQueries(t *testing.T) {
 	check("trace", 3, got, err)
 	got, err = m.QueryByUser(ctx, "u*1") // a star of a user's id is a star
 	check("user", 1, got, err)
+	if got, err := m.QueryByUser(ctx, ""); err == nil {
+		t.Errorf("an empty user means %d entries", len(got))
+	}
+	if _, err := m.ExportUserData(ctx, ""); err == nil {
+		t.Error("an empty user's data are everybody's")
+	}
 	data, err := m.ExportUserData(ctx, "u*1")
 	if err != nil || strings.Count(data, "event_id") != 1 {
 		t.Errorf("export: %s, %v", data, err)
