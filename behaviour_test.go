@@ -911,3 +911,54 @@ func TestLinkedLog(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// Close while others record, rotate and query: each gets an answer, what was
+// acknowledged is there, and the trail is closed cleanly.
+func TestCloseWhileBusy(t *testing.T) {
+	for round := range 20 {
+		trail, err := Open(filepath.Join(t.TempDir(), "audit.jsonl"), &Options{SegmentBytes: 64 << 10, interval: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		h := make([]history, 4)
+		for w := range h {
+			wg.Go(func() {
+				for {
+					if err := h[w].record(trail, 1); err != nil {
+						if !errors.Is(err, ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for {
+				if _, err := trail.Rotate(context.Background()); err != nil {
+					if !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+		time.Sleep(time.Duration(round) * time.Millisecond)
+		if err := trail.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		all := &history{}
+		for w := range h {
+			all.receipts = append(all.receipts, h[w].receipts...)
+		}
+		checkWhole(t, durable.OS, trail.path, all)
+		if fi, err := os.Stat(filepath.Join(trail.Dir(), "lock")); err != nil || fi.Size() != 0 {
+			t.Errorf("not closed cleanly: %v", err)
+		}
+		if r := check(t, trail.Path(), VerifyOptions{}); r.Status != "intact" || r.Uncovered != 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+}

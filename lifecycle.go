@@ -70,9 +70,10 @@ func segmentInfo(s journal.Segment) SegmentInfo {
 
 // sealing is the work of ending and compressing segments.
 type sealing struct {
-	due      atomic.Bool // a goroutine is at it
-	cut      sync.Mutex  // one at a time
-	compress sync.Mutex  // one at a time
+	gate     sync.RWMutex // held by Close; shared by Rotate
+	due      atomic.Bool  // a goroutine is at it
+	cut      sync.Mutex   // one at a time
+	compress sync.Mutex   // one at a time
 	wg       sync.WaitGroup
 }
 
@@ -81,6 +82,8 @@ func (s *sealing) wait() { s.wg.Wait() }
 // Rotate seals the open segment and returns once the sealed file is durable,
 // read back and compared.
 func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
+	t.sealing.gate.RLock()
+	defer t.sealing.gate.RUnlock()
 	if err := t.writable(ctx); err != nil {
 		return SegmentInfo{}, err
 	}

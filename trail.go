@@ -222,6 +222,8 @@ func (t *Trail) Close() error {
 }
 
 func (t *Trail) closeWriter() error {
+	t.sealing.gate.Lock()
+	defer t.sealing.gate.Unlock()
 	var errs []error
 	t.sealing.wait() // a seal in the background is finished first
 	if t.journal.Err() == nil {
@@ -237,6 +239,7 @@ func (t *Trail) closeWriter() error {
 	t.signer.stop()
 	failed := t.journal.Err()
 	errs = append(errs, explainJournal(failed), t.journal.Close())
+	t.sealing.wait() // one that a last Record began; the journal lets no other begin
 	if failed == nil && errors.Join(errs...) == nil {
 		// Whatever could not be signed before is signed now, or the lock is
 		// left as a crash leaves it.

@@ -27,10 +27,11 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	defer j.commit.Unlock()
 	resume := j.pause()
 	defer resume()
-	if err := j.Err(); err != nil {
+	j.mu.Lock()
+	if err := j.refuseLocked(); err != nil {
+		j.mu.Unlock()
 		return Segment{}, err
 	}
-	j.mu.Lock()
 	s := Segment{First: j.first, Count: j.next - j.first, Bytes: j.size}
 	j.mu.Unlock()
 	s.File = segmentName(s.First) + plainSuffix
