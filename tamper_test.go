@@ -617,3 +617,27 @@ func TestVerifyUnreadable(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// Every bit of a checkpoint matters, also those of the last base64 digit that
+// mean nothing to who decodes it.
+func TestTamperEveryBitOfTheCheckpoint(t *testing.T) {
+	s := getSample(t)
+	log := s.copyOf(t, filepath.Join(t.TempDir(), "copy"))
+	name := filepath.Join(trailDir(log), "checkpoint")
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		for bit := range 8 {
+			data := bytes.Clone(good)
+			data[i] ^= 1 << bit
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if r := check(t, log, VerifyOptions{}); r.Status != verify.Damaged || r.File != "checkpoint" {
+				t.Fatalf("byte %d, bit %d: %+v", i, bit, r)
+			}
+		}
+	}
+}

@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"os"
@@ -197,7 +198,9 @@ func TestNoteOpensTheCheckpoint(t *testing.T) {
 	for i := range signed {
 		changed := bytes.Clone(signed)
 		changed[i] ^= 1
-		if _, err := note.Open(changed, verifiers); err == nil {
+		// The last base64 digit of 68 bytes has two bits that mean nothing, and
+		// note does not look at them: the same signature spelled otherwise.
+		if _, err := note.Open(changed, verifiers); err == nil && !sameSignature(signed, changed) {
 			t.Errorf("a checkpoint with byte %d changed is accepted", i)
 		}
 	}
@@ -214,6 +217,18 @@ func TestNoteOpensTheCheckpoint(t *testing.T) {
 			t.Errorf("%s is of size %s", name, size)
 		}
 	}
+}
+
+// sameSignature reports whether two notes differ only in how the base64 of
+// their one signature is spelled.
+func sameSignature(a, b []byte) bool {
+	at := bytes.LastIndexByte(a, ' ') + 1
+	if len(a) != len(b) || !bytes.Equal(a[:at], b[:at]) {
+		return false
+	}
+	x, err1 := base64.StdEncoding.DecodeString(string(bytes.TrimSuffix(a[at:], []byte{'\n'})))
+	y, err2 := base64.StdEncoding.DecodeString(string(bytes.TrimSuffix(b[at:], []byte{'\n'})))
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
 // TestTorchwoodAcceptsOurProofs and we accept torchwood's: the same file

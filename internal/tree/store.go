@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,7 +52,7 @@ func (s *Store) Flush(snap Snapshot) error {
 		}
 		tiles = tiles[len(group):]
 	}
-	for dir := range dirs {
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
 		if err := s.fs.SyncDir(dir); err != nil {
 			return fmt.Errorf("write tiles: %w", err)
 		}

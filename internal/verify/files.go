@@ -90,6 +90,14 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 		}
 		return head{}, errUnparsable
 	}
+	// note passes over the bits of a base64 text that mean nothing. A file
+	// that is not byte for byte what was written is told.
+	_, sigs, _ := strings.Cut(string(signed)[len(n.Text):], "\n")
+	for _, line := range strings.Split(strings.TrimSuffix(sigs, "\n"), "\n") {
+		if _, err := base64.StdEncoding.Strict().DecodeString(line[strings.LastIndexByte(line, ' ')+1:]); err != nil {
+			return head{}, errUnparsable
+		}
+	}
 	lines := strings.Split(n.Text, "\n")
 	if len(lines) < 4 || lines[0] != key.Name() {
 		return head{}, errUnparsable
