@@ -641,3 +641,26 @@ func TestTamperEveryBitOfTheCheckpoint(t *testing.T) {
 		}
 	}
 }
+
+// A verification that is cancelled ends at once, wherever it is.
+func TestVerifyCancelled(t *testing.T) {
+	s := getSample(t)
+	log := s.copyOf(t, filepath.Join(t.TempDir(), "copy"))
+	f, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(append(bytes.Repeat([]byte("x"), 9<<20), '\n')); err != nil { // a line of many blocks
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*100*time.Microsecond)
+		if _, err := VerifyPath(ctx, log, &VerifyOptions{StateDir: t.TempDir()}); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+	}
+}

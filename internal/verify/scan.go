@@ -362,6 +362,7 @@ func (b *blocks) segment(s *segment) error {
 	defer r.Close()
 	for {
 		if err := b.ctx.Err(); err != nil {
+			j.buf = j.buf[:0] // it may end inside a line
 			b.send(j)
 			return err
 		}
