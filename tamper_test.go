@@ -664,3 +664,13 @@ func TestVerifyCancelled(t *testing.T) {
 		cancel()
 	}
 }
+
+// An empty file given as the checkpoint from outside is no anchor: it must not
+// pass for one that was never given.
+func TestVerifyEmptyCheckpoint(t *testing.T) {
+	s := getSample(t)
+	r := check(t, filepath.Join(s.dir, "audit.jsonl"), VerifyOptions{Checkpoint: []byte{}})
+	if r.Status != verify.Damaged || r.Artefact != verify.Checkpoint || r.Problem != verify.Unparsable {
+		t.Errorf("%+v", r)
+	}
+}

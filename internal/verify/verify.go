@@ -24,7 +24,8 @@ type Options struct {
 	Key string
 	// PinnedKey was seen before and kept outside the trail.
 	PinnedKey string
-	// Checkpoint is an older signed checkpoint from outside.
+	// Checkpoint is an older signed checkpoint from outside; nil for none. One
+	// that is empty is damage, not none.
 	Checkpoint []byte
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
@@ -161,7 +162,7 @@ func readHeads(r *Report, dir string, key note.Verifier, opts Options) (heads []
 		return nil, done, err
 	}
 	r.Size, r.Root = latest.size, base64.StdEncoding.EncodeToString(latest.root[:])
-	if len(opts.Checkpoint) > 0 {
+	if opts.Checkpoint != nil {
 		h, err := parseCheckpoint(opts.Checkpoint, key)
 		if err != nil {
 			problem := BadSignature
