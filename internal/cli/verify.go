@@ -114,6 +114,9 @@ func verified(r *audit.VerifyReport) [][2]string {
 			add("Entries", "%s: %s", entryRange(g.First, g.Count), g.State)
 		}
 	}
+	for _, also := range r.Also {
+		add("Also", "%s", also.Detail)
+	}
 	add("Origin", "%s", r.Origin)
 	if r.Root != "" {
 		add("Size", "%s under the checkpoint", plural(r.Size, "entry", "entries"))

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,19 +9,29 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/mod/sumdb/note"
 )
 
 // maxSmall bounds what is read as trail.json or a checkpoint.
 const maxSmall = 1 << 20
 
-// maxManifest bounds what is read as a manifest.
-const maxManifest = 256 << 20
+// resolve follows a link at the log's path, also one whose target is gone.
+func resolve(log string) string {
+	if resolved, err := filepath.EvalSymlinks(log); err == nil {
+		return resolved
+	}
+	if target, err := os.Readlink(log); err == nil {
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(log), target)
+		}
+		return target
+	}
+	return log
+}
 
 // dirOf is the trail's directory, beside its log.
 func dirOf(log string) string {
@@ -32,24 +41,54 @@ func dirOf(log string) string {
 	return log + ".trail"
 }
 
-func readSmall(name string) ([]byte, error) {
-	f, err := os.Open(name)
+var (
+	errUnparsable = errors.New("it is not what belongs there")
+	errSignature  = errors.New("it is not signed by the key")
+)
+
+// refused reports whether the operating system refused a file that is there.
+func refused(err error) bool {
+	return err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errUnparsable) && !errors.Is(err, errSignature)
+}
+
+// open opens a file for reading. What is no file is not waited for: a pipe or
+// device in its place is damage. A directory is refused when it is read.
+func open(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, absent(err)
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
+		err = errUnparsable
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// absent makes a file below what is no directory one that is not there.
+func absent(err error) error {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fs.ErrNotExist
+	}
+	return err
+}
+
+// readSmall reads a file of at most limit bytes.
+func readSmall(name string, limit int64) ([]byte, error) {
+	f, err := open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
-	if err == nil && len(data) > maxSmall {
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
 		return nil, errUnparsable
 	}
 	return data, err
-}
-
-var errUnparsable = errors.New("it is not what belongs there")
-
-// refused reports whether the operating system refused a file that is there.
-func refused(err error) bool {
-	return err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errUnparsable)
 }
 
 // identity is what is needed of trail.json.
@@ -59,14 +98,20 @@ type identity struct {
 	VKey   string `json:"vkey"`
 }
 
+// knownFormat is the format that this package reads (docs/format.md).
+const knownFormat = 1
+
 func parseIdentity(data []byte) (identity, error) {
 	var id identity
-	if json.Unmarshal(data, &id) != nil || id.Format != 1 {
-		return id, errUnparsable
+	if json.Unmarshal(data, &id) != nil {
+		return identity{}, errUnparsable
+	}
+	if id.Format != knownFormat {
+		return identity{}, fmt.Errorf("%w: format %d where this program knows %d", errUnparsable, id.Format, knownFormat)
 	}
 	v, err := note.NewVerifier(id.VKey)
 	if err != nil || v.Name() != id.Origin {
-		return id, errUnparsable
+		return identity{}, errUnparsable
 	}
 	return id, nil
 }
@@ -75,11 +120,18 @@ func parseIdentity(data []byte) (identity, error) {
 type head struct {
 	size int64
 	root hash
-	file string
+	file string // below the trail's directory; "" for one from outside
 }
 
-var errSignature = errors.New("it is not signed by the key")
+// name is what reports call it.
+func (h head) name() string {
+	if h.file == "" {
+		return "the checkpoint that was given"
+	}
+	return h.file
+}
 
+// parseCheckpoint reads a checkpoint whose origin is the key's name.
 func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 	n, err := note.Open(signed, note.VerifierList(key))
 	if err != nil {
@@ -93,7 +145,8 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 	// note passes over the bits of a base64 text that mean nothing. A file
 	// that is not byte for byte what was written is told.
 	_, sigs, _ := strings.Cut(string(signed)[len(n.Text):], "\n")
-	for _, line := range strings.Split(strings.TrimSuffix(sigs, "\n"), "\n") {
+	for line := range strings.Lines(sigs) {
+		line = strings.TrimSuffix(line, "\n")
 		if _, err := base64.StdEncoding.Strict().DecodeString(line[strings.LastIndexByte(line, ' ')+1:]); err != nil {
 			return head{}, errUnparsable
 		}
@@ -103,273 +156,150 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 		return head{}, errUnparsable
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	root, err2 := base64.StdEncoding.DecodeString(lines[2])
-	if err != nil || err2 != nil || size < 0 || strconv.FormatInt(size, 10) != lines[1] || len(root) != len(hash{}) {
+	if err != nil || size < 0 || strconv.FormatInt(size, 10) != lines[1] {
+		return head{}, errUnparsable
+	}
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != len(hash{}) {
 		return head{}, errUnparsable
 	}
 	return head{size: size, root: hash(root)}, nil
 }
 
-// segment is a file of lines; the open one has the log's own name.
-type segment struct {
-	first int64
-	name  string // full path
-	short string // as reports name it
-	bytes int64  // of its file
-	open  *os.File
-}
-
-// listSegments lists the files of lines, ascending, the open one last. A seal
-// may be going on: then it looks again.
-func listSegments(log, dir string) ([]segment, error) {
-	for range 100 {
-		list, settled, err := trySegments(log, dir)
-		if err != nil || settled {
-			return list, err
-		}
-		if n := len(list); n > 0 && list[n-1].open != nil {
-			list[n-1].open.Close()
-		}
-	}
-	return nil, fmt.Errorf("%s: segments change faster than they can be listed", log)
-}
-
-func trySegments(log, dir string) (list []segment, settled bool, err error) {
-	f, err := os.Open(log)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
-		return nil, false, err
-	}
-	defer func() {
-		if err != nil && f != nil {
-			f.Close()
-		}
-	}()
-	listed := manifestFiles(filepath.Join(dir, "manifest"))
-	names, err := os.ReadDir(filepath.Join(dir, "segments"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, false, err
-	}
-	err = nil
-	var mine os.FileInfo
-	if f != nil {
-		if mine, err = f.Stat(); err != nil {
-			return nil, false, err
-		}
-	}
-	openFirst := int64(-1) // not known until what is before it was counted
-	found := map[int64]segment{}
-	for _, d := range names {
-		number, suffix, _ := strings.Cut(d.Name(), ".")
-		first, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || len(number) != 20 || first < 0 || suffix != "jsonl" && suffix != "jsonl.zst" {
-			continue
-		}
-		name := filepath.Join(dir, "segments", d.Name())
-		fi, err := os.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, false, nil // compressed a moment ago
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		if mine != nil && os.SameFile(mine, fi) {
-			openFirst = first // between the two steps of a seal
-			continue
-		}
-		if had, ok := found[first]; ok {
-			// Both are there: the manifest's counts, without it the plain one.
-			if keep := listed[first]; keep == filepath.Base(had.name) || keep == "" && strings.HasSuffix(had.name, ".jsonl") {
-				continue
-			}
-		}
-		found[first] = segment{first: first, name: name, short: "segments/" + d.Name(), bytes: fi.Size()}
-	}
-	for _, s := range found {
-		list = append(list, s)
-	}
-	slices.SortFunc(list, func(a, b segment) int { return cmp.Compare(a.first, b.first) })
-	if f == nil {
-		return list, true, nil
-	}
-	now, err := os.Stat(log)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, false, err
-	}
-	settled = err == nil && os.SameFile(mine, now)
-	err = nil
-	return append(list, segment{first: openFirst, name: log, short: filepath.Base(log), bytes: mine.Size(), open: f}), settled, nil
-}
-
-// manifestFiles is which file of a segment counts; a manifest that is missing
-// or broken chooses nothing.
-func manifestFiles(name string) map[int64]string {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest))
-	if err != nil {
-		return nil
-	}
-	return parseManifest(data)
-}
-
-func parseManifest(data []byte) map[int64]string {
-	var m struct {
-		Format   int `json:"format"`
-		Segments []struct {
-			First int64  `json:"first"`
-			File  string `json:"file"`
-		} `json:"segments"`
-	}
-	if json.Unmarshal(data, &m) != nil || m.Format != 1 {
-		return nil
-	}
-	files := map[int64]string{}
-	for _, s := range m.Segments {
-		files[s.First] = s.File
-	}
-	return files
-}
-
-// reader opens a segment's lines.
-func (s *segment) reader() (io.ReadCloser, error) {
-	if s.open != nil {
-		if _, err := s.open.Seek(0, io.SeekStart); err != nil {
-			return nil, err
-		}
-		return io.NopCloser(s.open), nil
-	}
-	f, err := os.Open(s.name)
-	if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(s.name, ".jsonl") {
-		s.name, s.short = s.name+".zst", s.short+".zst" // compressed since it was listed
-		f, err = os.Open(s.name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !strings.HasSuffix(s.name, ".zst") {
-		return f, nil
-	}
-	z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &zstdReader{z, f}, nil
-}
-
-type zstdReader struct {
-	*zstd.Decoder
-	file *os.File
-}
-
-func (z *zstdReader) Close() error {
-	z.Decoder.Close()
-	return z.file.Close()
-}
-
-// proofs reads tiles and bundles.
-type proofs struct{ dir string }
-
 // bundles is the level of entry bundles, as a tile's.
 const bundles = -1
 
+// tilePath is c2sp.org/tlog-tiles's, below the trail's directory.
 func tilePath(level int, n int64, width int) string {
-	s := fmt.Sprintf("%03d", n%1000)
-	for n >= 1000 {
-		n /= 1000
-		s = fmt.Sprintf("x%03d/%s", n%1000, s)
+	b := make([]byte, 0, 64)
+	b = append(b, "tile/"...)
+	if level == bundles {
+		b = append(b, "entries/"...)
+	} else {
+		b = append(strconv.AppendInt(b, int64(level), 10), '/')
 	}
-	where := "entries"
-	if level != bundles {
-		where = strconv.Itoa(level)
+	groups := int64(1)
+	for n/groups >= 1000 {
+		groups *= 1000
 	}
+	for ; groups > 0; groups /= 1000 {
+		if groups > 1 {
+			b = append(b, 'x')
+		}
+		g := n / groups % 1000
+		b = append(b, byte('0'+g/100), byte('0'+g/10%10), byte('0'+g%10), '/')
+	}
+	b = b[:len(b)-1]
 	if width < tileWidth {
-		return fmt.Sprintf("tile/%s/%s.p/%d", where, s, width)
+		b = strconv.AppendInt(append(b, ".p/"...), int64(width), 10)
 	}
-	return fmt.Sprintf("tile/%s/%s", where, s)
-}
-
-// tile gives the first width hashes of a tile; of a bundle, the digests.
-func (p proofs) tile(level int, n int64, width int) (hashes []hash, file string, err error) {
-	var raw []byte
-	data, file, err := p.read(level, n, width, &raw)
-	if err != nil {
-		return nil, file, err
-	}
-	hashes = make([]hash, width)
-	for i := range hashes {
-		hashes[i] = tileHash(data, level, i)
-	}
-	return hashes, file, nil
-}
-
-// read reads the first width entries of a tile or bundle into raw, which it
-// makes as large as it must be. A partial file goes when its full one is
-// there: then that is read.
-func (p proofs) read(level int, n int64, width int, raw *[]byte) (data []byte, file string, err error) {
-	file = tilePath(level, n, width)
-	for _, w := range [...]int{width, tileWidth, width} {
-		name := tilePath(level, n, w)
-		size := w * entrySize(level)
-		if cap(*raw) <= size {
-			*raw = make([]byte, tileWidth*(len(hash{})+2)+1)
-		}
-		var got int
-		got, err = readInto(filepath.Join(p.dir, filepath.FromSlash(name)), (*raw)[:size+1])
-		switch {
-		case err == nil && got == size && validTile((*raw)[:size], level):
-			return (*raw)[:width*entrySize(level)], name, nil
-		case err == nil:
-			return nil, name, errUnparsable
-		case refused(err):
-			return nil, name, err
-		}
-	}
-	return nil, file, err
-}
-
-// readInto reads a file until its end or until buf is full.
-func readInto(name string, buf []byte) (n int, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return 0, err
-	}
-	n, err = io.ReadFull(f, buf)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
-	}
-	return n, errors.Join(err, f.Close())
+	return string(b)
 }
 
 // entrySize is how many bytes an entry of a tile or bundle has.
 func entrySize(level int) int {
 	if level == bundles {
-		return 2 + len(hash{}) // a uint16 length before it
+		return 2 + len(hash{}) // a big-endian uint16 length before it
 	}
 	return len(hash{})
 }
 
-// validTile checks the lengths in a bundle; a tile is any hashes.
-func validTile(data []byte, level int) bool {
-	if len(data)%entrySize(level) != 0 {
-		return false
+// tile is the content of a tile or bundle that has the right form.
+type tile struct {
+	level int
+	data  []byte
+}
+
+// parseTile takes a tile or bundle of exactly width entries.
+func parseTile(level, width int, data []byte) (tile, error) {
+	if len(data) != width*entrySize(level) {
+		return tile{}, errUnparsable
 	}
 	if level == bundles {
-		for ; len(data) > 0; data = data[entrySize(level):] {
-			if data[0] != 0 || int(data[1]) != len(hash{}) {
-				return false
+		for i := 0; i < len(data); i += entrySize(level) {
+			if data[i] != 0 || int(data[i+1]) != len(hash{}) {
+				return tile{}, errUnparsable
 			}
 		}
 	}
-	return true
+	return tile{level, data}, nil
 }
 
-// tileHash is the i-th hash of a valid tile or bundle.
-func tileHash(data []byte, level, i int) hash {
-	each := entrySize(level)
-	return hash(data[(i+1)*each-len(hash{}) : (i+1)*each])
+// hash is the i-th hash; of a bundle, the digest.
+func (t tile) hash(i int) *hash {
+	each := entrySize(t.level)
+	return (*hash)(t.data[(i+1)*each-len(hash{}) : (i+1)*each])
+}
+
+// leaf is the i-th leaf hash of a bundle or level-0 tile.
+func (t tile) leaf(s *hasher, i int) hash {
+	h := *t.hash(i)
+	if t.level == bundles {
+		s.leaf(&h, &h)
+	}
+	return h
+}
+
+// tileBuffer holds any tile or bundle and one byte more, which a file that is
+// too long fills.
+type tileBuffer [tileWidth*(2+len(hash{})) + 1]byte
+
+// proofs reads the tiles and bundles of the trail in dir.
+type proofs struct{ dir string }
+
+// tile reads the first width entries of a tile or bundle into buf, and says
+// from which file. A partial file goes when its full one is durable: then that
+// is read.
+func (p proofs) tile(level int, n int64, width int, buf *tileBuffer) (t tile, file string, err error) {
+	t, file, err = p.exactly(level, n, width, buf)
+	if width == tileWidth || !errors.Is(err, fs.ErrNotExist) {
+		return t, file, err
+	}
+	t, full, err := p.exactly(level, n, tileWidth, buf)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, file, err
+	}
+	if err == nil {
+		t.data = t.data[:width*entrySize(level)]
+	}
+	return t, full, err
+}
+
+// exactly is tile for the file of this very width.
+func (p proofs) exactly(level int, n int64, width int, buf *tileBuffer) (t tile, file string, err error) {
+	file = tilePath(level, n, width)
+	got, err := readInto(p.dir+"/"+file, buf[:width*entrySize(level)+1])
+	if err != nil {
+		return tile{}, file, err
+	}
+	t, err = parseTile(level, width, buf[:got])
+	return t, file, err
+}
+
+// readInto reads a file until its end or until buf is full. It is not an
+// os.File, whose setting up and tearing down costs as much again as reading a
+// tile does: there are two for 256 entries.
+func readInto(name string, buf []byte) (n int, err error) {
+	f, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	for err == syscall.EINTR {
+		f, err = syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return 0, absent(&fs.PathError{Op: "open", Path: name, Err: err})
+	}
+	defer syscall.Close(f)
+	for n < len(buf) {
+		got, err := syscall.Read(f, buf[n:])
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN: // a pipe, with somebody at its other end
+			return n, errUnparsable
+		case err != nil:
+			return n, &fs.PathError{Op: "read", Path: name, Err: err}
+		case got == 0:
+			return n, nil
+		}
+		n += max(got, 0)
+	}
+	return n, nil
 }

@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"bytes"
 	"crypto/rand"
+	"fmt"
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
@@ -63,23 +65,59 @@ func FuzzSignedText(f *testing.F) {
 	})
 }
 
+// A manifest chooses among files; whatever it says, it names them by their
+// first index.
 func FuzzParseManifest(f *testing.F) {
-	f.Add([]byte(`{"format":1,"segments":[{"first":0,"file":"00000000000000000000.jsonl.zst"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) { parseManifest(data) })
+	f.Add([]byte(`{"format":1,"segments":[{"first":0,"count":2,"file":"00000000000000000000.jsonl.zst","bytes":45,"stored":40}]}`))
+	f.Add([]byte(`{"format":2,"segments":[{"first":0}]}`))
+	f.Add([]byte(`{"format":1,"segments":[{"first":-1,"file":"../../etc/passwd"},{"first":1e400}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for first, l := range parseManifest(data) {
+			if first != l.First {
+				t.Fatalf("%d: %+v", first, l)
+			}
+		}
+	})
 }
 
-func FuzzTile(f *testing.F) {
-	f.Add(make([]byte, 34), true)
+// What parses as a tile or bundle is nothing but its hashes.
+func FuzzParseTile(f *testing.F) {
+	f.Add(append([]byte{0, 32}, make([]byte, 32)...), true)
+	f.Add(append([]byte{0, 31}, make([]byte, 32)...), true)
 	f.Add(make([]byte, 64), false)
+	f.Add(make([]byte, 65), false)
 	f.Fuzz(func(t *testing.T, data []byte, bundle bool) {
 		level := 0
 		if bundle {
 			level = bundles
 		}
-		if validTile(data, level) {
-			for i := range len(data) / entrySize(level) {
-				tileHash(data, level, i)
+		width := len(data) / entrySize(level)
+		parsed, err := parseTile(level, width, data)
+		if err != nil {
+			return
+		}
+		var again []byte
+		for i := range width {
+			if bundle {
+				again = append(again, 0, 32)
 			}
+			again = append(again, parsed.hash(i)[:]...)
+		}
+		if !bytes.Equal(again, data) {
+			t.Fatalf("%x parses as %x", data, again)
+		}
+	})
+}
+
+// A segment's name has one spelling.
+func FuzzFirstOf(f *testing.F) {
+	for _, name := range []string{"00000000000000000012.jsonl", "00000000000000000012.jsonl.zst", "00000000000000000012.jsonl.zst.tmp", "+0000000000000000012.jsonl", "99999999999999999999.jsonl", "12.jsonl"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		first, ok := firstOf(name)
+		if plain := fmt.Sprintf("%020d.jsonl", first); ok && name != plain && name != plain+".zst" {
+			t.Fatalf("%q gives %d", name, first)
 		}
 	})
 }

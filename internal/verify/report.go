@@ -37,31 +37,47 @@ const (
 	NoAnchor     = "no anchor" // RequireAnchor, and there is none
 )
 
+// States of a range.
+const (
+	stateChecked = "checked"
+	stateBad     = "bad"
+	stateMissing = "missing"
+)
+
 // Report says what was found. Its JSON form only grows.
 type Report struct {
 	Status string `json:"status"`
 	Origin string `json:"origin"`
-	// Size and Root (base64) are the latest checkpoint's.
+	// Size and Root (base64) are the latest checkpoint's. Where that is no
+	// good they are those of the newest one that is.
 	Size   int64  `json:"size"`
 	Root   string `json:"root"`
 	Anchor string `json:"anchor"`
-	// Artefact, File (below the trail's directory, or the log), FirstBad,
-	// Exact, Problem and Detail tell the first damage; FirstBad is nil where
-	// it has no index.
-	Artefact string `json:"artefact,omitempty"`
-	File     string `json:"file,omitempty"`
-	FirstBad *int64 `json:"first_bad"`
-	Exact    bool   `json:"exact"`
-	Problem  string `json:"problem,omitempty"`
-	Detail   string `json:"detail,omitempty"`
-	// Ranges are the parts of the trail and their state.
+	// Finding is the first damage. Its members stand in the report itself.
+	Finding
+	// Ranges are the parts of the trail and their state, ascending.
 	Ranges []Range `json:"ranges"`
 	// Uncovered is the number of complete lines past the checkpoint, Torn the
 	// number of bytes after the last newline. Neither is a failure.
 	Uncovered int64 `json:"uncovered"`
 	Torn      int64 `json:"torn"`
+	// Also is further damage, the first hundred findings of it.
+	Also []Finding `json:"also,omitempty"`
 	// Unproven is what this verification can't prove, in words.
 	Unproven []string `json:"unproven"`
+}
+
+// Finding is one damage.
+type Finding struct {
+	Artefact string `json:"artefact,omitempty"`
+	// File is below the trail's directory, or the log.
+	File string `json:"file,omitempty"`
+	// FirstBad is nil where the damage has no index. If it is not Exact, it
+	// is where the smallest range begins that the damage must lie in.
+	FirstBad *int64 `json:"first_bad"`
+	Exact    bool   `json:"exact"`
+	Problem  string `json:"problem,omitempty"`
+	Detail   string `json:"detail,omitempty"`
 }
 
 // Range is a part of the trail: entries First to First+Count-1.
@@ -72,23 +88,45 @@ type Range struct {
 	State string `json:"state"`
 }
 
-func (r *Report) damage(artefact, file, problem, detail string) *Report {
-	r.Status, r.Artefact, r.File, r.Problem, r.Detail = Damaged, artefact, file, problem, detail
-	return r
+func (f Finding) at(index int64, exact bool) Finding {
+	f.FirstBad, f.Exact = &index, exact
+	return f
 }
 
-func (r *Report) at(index int64, exact bool) *Report {
-	r.FirstBad, r.Exact = &index, exact
-	return r
-}
+// maxFindings and maxRanges bound what a report of a thoroughly damaged trail
+// takes: a hundred of a kind are read by nobody to the end.
+const (
+	maxFindings = 100
+	maxRanges   = 1000
+)
 
-// bad makes the ranges of a damage: what is before it, the range itself, and
-// what is behind.
-func (r *Report) bad(from, to int64, state string) *Report {
-	r.Ranges = nil
-	if from > 0 {
-		r.Ranges = append(r.Ranges, Range{0, from, "checked"})
+// conclude puts the findings, the first of which is the news, into the report.
+func (r *Report) conclude(findings []Finding) {
+	if len(findings) == 0 {
+		return
 	}
-	r.Ranges = append(r.Ranges, Range{from, to - from, state})
-	return r
+	r.Status = Damaged
+	r.Finding = findings[0]
+	if also := findings[1:]; len(also) > 0 {
+		r.Also = also[:min(maxFindings, len(also))]
+	}
+}
+
+// addRange adds the next part, joined to the one before if its state is the
+// same. The last of too many takes in all the others as bad.
+func (r *Report) addRange(first, count int64, state string) {
+	if count <= 0 {
+		return
+	}
+	if n := len(r.Ranges); n > 0 {
+		last := &r.Ranges[n-1]
+		if n == maxRanges {
+			last.State, state = stateBad, stateBad
+		}
+		if last.State == state && last.First+last.Count == first {
+			last.Count += count
+			return
+		}
+	}
+	r.Ranges = append(r.Ranges, Range{first, count, state})
 }
