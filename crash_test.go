@@ -3,16 +3,18 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -23,12 +25,17 @@ import (
 
 const memLog = "/log/audit.jsonl"
 
-// still keeps the signer from acting on its own, so that the order of file
+// memOptions keep the signer from acting on its own, so that the order of file
 // operations is the same in every round.
-const still = 1000 * time.Hour
-
 func memOptions(fsys durable.FS) *Options {
-	return &Options{fs: fsys, interval: still, Command: "test"}
+	return &Options{fs: fsys, manual: true, ring: -1, Command: "test"}
+}
+
+// ringOptions have a ring of two halves for some six entries each.
+func ringOptions(fsys durable.FS) *Options {
+	o := memOptions(fsys)
+	o.ring, o.ringAfter = 4<<10, 1
+	return o
 }
 
 func newMem(t testing.TB) *durabletest.Mem {
@@ -202,21 +209,30 @@ func reopen(t *testing.T, fsys durable.FS, h *history) {
 }
 
 // life is everything that a writer does to its files.
-func life(fsys durable.FS, h *history) error {
-	trail, err := Open(memLog, memOptions(fsys))
+func life(fsys durable.FS, h *history) error { return lifeWith(memOptions(fsys), h) }
+
+// ringLife is the same with a ring, which comes round.
+func ringLife(fsys durable.FS, h *history) error { return lifeWith(ringOptions(fsys), h) }
+
+func lifeWith(o *Options, h *history) error {
+	trail, err := Open(memLog, o)
 	if err != nil {
 		return err
+	}
+	few := 2
+	if o.ring > 0 {
+		few = 11
 	}
 	defer trail.Close()
 	h.saw(trail)
 	for _, step := range []func() error{
 		func() error { return h.record(trail, 3) },
 		func() error { return h.sign(trail) },
-		func() error { return h.record(trail, 2) },
+		func() error { return h.record(trail, 2*few-2) },
 		func() error { _, err := trail.Rotate(context.Background()); h.saw(trail); return err },
 		func() error { return h.record(trail, 2) },
 		func() error { return h.sign(trail) },
-		func() error { return h.record(trail, 1) },
+		func() error { return h.record(trail, (few+1)/2) },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -227,40 +243,42 @@ func life(fsys durable.FS, h *history) error {
 	return err
 }
 
+// lives are what crash tests end at every operation.
+var lives = map[string]func(durable.FS, *history) error{"plain": life, "ring": ringLife}
+
 // Power fails before every operation of a trail's life, creation included.
 func TestCrashPowerFailure(t *testing.T) {
 	seeds := 3
 	if testing.Short() {
 		seeds = 1
 	}
-	durabletest.EachCrash(t, seeds, func(t *testing.T, r *durabletest.Run) {
-		if err := durable.MkdirAll(r.FS, "/log", 0o700); err != nil {
-			t.Fatal(err)
-		}
-		h := &history{}
-		var err error
-		r.Inject(func() { err = life(r.FS, h) })
-		if err != nil && !r.Fired() {
-			t.Fatal(err)
-		}
-		reopen(t, r.Restart(), h)
-	})
+	for name, life := range lives {
+		t.Run(name, func(t *testing.T) {
+			durabletest.EachCrash(t, seeds, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, life) })
+		})
+	}
 }
 
 // Every operation fails once: it did not happen, or it happened all the same.
 func TestCrashEachOperationFails(t *testing.T) {
-	durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) {
-		if err := durable.MkdirAll(r.FS, "/log", 0o700); err != nil {
-			t.Fatal(err)
-		}
-		h := &history{}
-		var err error
-		r.Inject(func() { err = life(r.FS, h) })
-		if err != nil && !r.Fired() {
-			t.Fatal(err)
-		}
-		reopen(t, r.Restart(), h)
-	})
+	for name, life := range lives {
+		t.Run(name, func(t *testing.T) {
+			durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, life) })
+		})
+	}
+}
+
+func liveAndReopen(t *testing.T, r *durabletest.Run, life func(durable.FS, *history) error) {
+	if err := durable.MkdirAll(r.FS, "/log", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h := &history{}
+	var err error
+	r.Inject(func() { err = life(r.FS, h) })
+	if err != nil && !r.Fired() {
+		t.Fatal(err)
+	}
+	reopen(t, r.Restart(), h)
 }
 
 // The order of file operations is pinned.
@@ -272,6 +290,14 @@ func TestGoldenOperations(t *testing.T) {
 	})
 	trace.Comment("create, append, sign, append, seal, append, sign, append, close")
 	if err := life(fsys, &history{}); err != nil {
+		t.Fatal(err)
+	}
+	fsys = durabletest.NewFaults(newMem(t), func(op durabletest.Op) durabletest.Action {
+		trace.Record(op)
+		return durabletest.Pass
+	})
+	trace.Comment("the same with a ring, which comes round")
+	if err := ringLife(fsys, &history{}); err != nil {
 		t.Fatal(err)
 	}
 	got := asideTimes.ReplaceAllString(trace.String(), "")
@@ -473,4 +499,78 @@ func TestLostTilesAreRebuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	reopen(t, m, h)
+}
+
+// A ring that somebody wrote gives back what was acknowledged and changes
+// nothing that a checkpoint covers; one that goes on behind missing lines is
+// no crash's.
+func TestRingIsNotTrusted(t *testing.T) {
+	m := newMem(t)
+	h := &history{}
+	trail, err := Open(memLog, ringOptions(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []error{h.record(trail, 2), h.sign(trail), h.record(trail, 4)} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	crashed := m.Crash(nil) // only what is in the ring is left of the last four
+	before := len(allLines(t, crashed, memLog))
+	if before != 3 {
+		t.Fatalf("%d lines were synced", before)
+	}
+	ringPath := "/log/audit.trail/ring"
+	whole, err := durable.ReadFile(crashed, ringPath, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	then := func() *history { return &history{slices.Clone(h.receipts), slices.Clone(h.checkpoints)} }
+	t.Run("whole", func(t *testing.T) {
+		fsys, h := crashed.Crash(nil), then()
+		reopen(t, fsys, h)
+		if _, err := fsys.Stat(ringPath); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("the ring is still there: %v", err)
+		}
+	})
+	t.Run("of covered lines", func(t *testing.T) {
+		// The trail signs all that it has; the ring of before is put beside it.
+		fsys, h := crashed.Crash(nil), then()
+		reopen(t, fsys, h)
+		log, _ := durable.ReadFile(fsys, memLog, maxSmallFile)
+		forged := bytes.ReplaceAll(whole, []byte("user123"), []byte("user124"))
+		forged = resum(forged)
+		if err := errors.Join(durable.WriteFile(fsys, ringPath, forged, 0o600), durable.WriteFile(fsys, "/log/audit.trail/lock", []byte("{}"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		reopen(t, fsys, h)
+		after, _ := durable.ReadFile(fsys, memLog, maxSmallFile)
+		if !bytes.HasPrefix(after, log) {
+			t.Fatal("covered lines were changed")
+		}
+	})
+	t.Run("behind missing lines", func(t *testing.T) {
+		fsys := crashed.Crash(nil)
+		second := bytes.Index(whole[8:], []byte("kzring1\n")) + 8
+		if err := durable.WriteFile(fsys, ringPath, whole[second:], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(memLog, memOptions(fsys)); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("opened: %v", err)
+		}
+	})
+}
+
+// resum makes the sums of a ring's frames right again (docs/format.md §8).
+func resum(ring []byte) []byte {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	for at := 0; at+44 < len(ring) && bytes.HasPrefix(ring[at:], []byte("kzring1\n")); {
+		end := at + 44 + int(binary.BigEndian.Uint64(ring[at+32:]))
+		sum := crc32.Update(crc32.Checksum(ring[at:at+40], table), table, ring[at+44:end])
+		binary.BigEndian.PutUint32(ring[at+40:], sum)
+		at = end
+	}
+	return ring
 }

@@ -35,7 +35,7 @@ func init() {
 // writeUntilKilled records from four goroutines and prints each receipt once
 // it has it.
 func writeUntilKilled(path string) {
-	t, err := Open(path, &Options{SegmentBytes: 64 << 10, interval: 5 * time.Millisecond})
+	t, err := Open(path, &Options{SegmentBytes: 64 << 10, interval: 5 * time.Millisecond, ring: 16 << 10, ringAfter: 4})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)

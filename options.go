@@ -91,7 +91,19 @@ type Options struct {
 	interval  time.Duration // between checkpoints
 	quiet     bool          // no start and stop entries
 	successor *successorOf
+	manual    bool  // nothing is signed but by hand
+	ring      int64 // bytes; 0 is the default, negative is none
+	ringAfter int64 // commits
 }
+
+const (
+	// ringBytes is the size of the ring: at 80 MB/s, which is what 64 writers
+	// append, half of it is filled in 100 ms, in which the segment is synced.
+	ringBytes = 16 << 20
+	// ringSegment is the least segment that is worth a ring: it is made anew
+	// after every seal.
+	ringSegment = 64 << 20
+)
 
 // optionError says which option is wrong.
 func optionError(name, format string, args ...any) error {
@@ -127,6 +139,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if out.now == nil {
 		out.now = time.Now
+	}
+	switch {
+	case out.ring == 0 && out.SegmentBytes >= ringSegment:
+		out.ring = ringBytes
+	case out.ring < 0:
+		out.ring = 0
 	}
 	if out.interval == 0 {
 		out.interval = checkpointInterval

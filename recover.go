@@ -220,13 +220,20 @@ func (t *Trail) load(clean, fresh bool) error {
 	t.signer = newSigner(t, store, c)
 	t.journal, err = journal.Open(journal.Options{
 		FS: fsys, Path: t.path, Dir: t.dir, Mode: journal.Mode(t.opts.Durability),
-		Acknowledged: t.signer.acknowledged,
+		Ring: t.opts.ring, RingAfter: t.opts.ringAfter,
+		Acknowledged: t.signer.acknowledged, Due: t.signer.syncDue,
 	})
 	if err != nil {
 		if errors.Is(err, durable.ErrLocked) {
 			return fmt.Errorf("%w: another process holds %s", ErrLocked, t.path)
 		}
 		return err
+	}
+	if err := t.journal.RestoreRing(c.Size, clean); err != nil {
+		if errors.Is(err, journal.ErrRing) {
+			return t.refuseDamaged(err.Error())
+		}
+		return explainFull(err)
 	}
 	found, err := t.replay(c)
 	if err != nil {

@@ -56,6 +56,7 @@ type signer struct {
 
 	kick     chan struct{} // there is something to sign
 	hurry    chan struct{} // there is much
+	due      chan struct{} // the journal wants a sync
 	stopped  chan struct{}
 	stopOnce sync.Once
 	wg       sync.WaitGroup
@@ -63,7 +64,7 @@ type signer struct {
 }
 
 func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
-	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1), due: make(chan struct{}, 1), stopped: make(chan struct{})}
 	s.room = sync.NewCond(&s.pendingMu)
 	s.latest.Store(&c)
 	return s
@@ -72,8 +73,10 @@ func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
 // start begins with the tree of the latest checkpoint and the lines beyond it.
 func (s *signer) start(b *tree.Builder, tail []journal.Digest) {
 	s.builder, s.pending = b, tail
-	s.wg.Add(1)
-	go s.run()
+	if !s.trail.opts.manual {
+		s.wg.Add(1)
+		go s.run()
+	}
 }
 
 // stop ends the goroutine; what is not signed stays so until signAll.
@@ -121,6 +124,14 @@ func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
 	}
 }
 
+// syncDue is the journal's callback too.
+func (s *signer) syncDue() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
 func (s *signer) run() {
 	defer s.wg.Done()
 	wait := func(d time.Duration) bool {
@@ -132,13 +143,20 @@ func (s *signer) run() {
 		}
 	}
 	pause := func() bool {
-		select {
-		case <-time.After(s.trail.opts.interval):
-			return true
-		case <-s.hurry:
-			return true
-		case <-s.stopped:
-			return false
+		over := time.After(s.trail.opts.interval)
+		for {
+			select {
+			case <-over:
+				return true
+			case <-s.hurry:
+				return true
+			case <-s.due:
+				if _, err := s.trail.journal.Sync(); err == nil { // an error is every Record's
+					s.trail.journal.Quicken()
+				}
+			case <-s.stopped:
+				return false
+			}
 		}
 	}
 	for {
@@ -180,6 +198,7 @@ func (s *signer) sign() (err error) {
 	if err != nil {
 		return err
 	}
+	s.trail.journal.Quicken()
 	return s.signAll(size)
 }
 

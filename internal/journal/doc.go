@@ -5,8 +5,9 @@
 // # Invariants
 //
 //  1. An append is acknowledged only after its line is in the file in the
-//     durability that was asked for: after fdatasync in mode Durable. Batches
-//     are written in the order of their lines, one at a time.
+//     durability that was asked for: in mode Durable after fdatasync, of the
+//     open segment or of the ring. Batches are written in the order of their
+//     lines, one at a time.
 //  2. The open path always names a file: a seal replaces it by rename.
 //  3. A line that was synced is never cut. What is cut at recovery is copied to
 //     aside/ first, and the copy is durable before the cut.
@@ -16,6 +17,8 @@
 //     that a line never follows half a line.
 //  6. Plain segments are removed only when the compressed file was synced, read
 //     back and compared, and the manifest that names it is durable.
+//  7. A part of the ring is used again only when all lines in it are synced in
+//     their segment.
 //
 // # Commit
 //
@@ -30,7 +33,8 @@
 //
 // Power fails while a batch is written: the file ends in any prefix of it, or,
 // unsynced blocks being written in any order, in garbage no longer than what
-// was unsynced. Recovery keeps the valid lines, writes them again (the page
+// was unsynced. With a ring that can be acknowledged lines: they are written
+// from the ring first, before anything is judged. Recovery keeps the valid lines, writes them again (the page
 // cache is not trusted), sets the rest aside.
 //
 // Lock order: Journal.commit, then syncing, then mu. None is held while waiting

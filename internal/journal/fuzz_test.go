@@ -1,6 +1,12 @@
 package journal
 
-import "testing"
+import (
+	"os"
+	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
+)
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"format":1,"segments":[{"first":0,"count":2,"file":"00000000000000000000.jsonl.zst","bytes":9,"stored":5,"root":"00"},{"first":2,"count":1,"file":"00000000000000000002.jsonl.zst","bytes":9}]}`))
@@ -16,6 +22,37 @@ func FuzzParseManifest(f *testing.F) {
 				t.Fatalf("%q gives %+v", data, list)
 			}
 			end = s.First + s.Count
+		}
+	})
+}
+
+// What a ring holds is what was written, wherever it ends; anything else is no
+// frame.
+func FuzzParseRing(f *testing.F) {
+	m := durabletest.NewMem()
+	file, err := m.OpenFile("/ring", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		f.Fatal(err)
+	}
+	r := &ring{file: file, half: 256}
+	for i := range 9 {
+		if err := r.put(3, int64(i*9), []byte("line 456\n")); err != nil {
+			f.Fatal(err)
+		}
+	}
+	data, err := durable.ReadFile(m, "/ring", 1<<10)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(ringMagic))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		last := uint64(0)
+		for _, fr := range parseRing(data) {
+			if fr.seq < last || fr.first < 0 || fr.offset < 0 || len(fr.batch) == 0 || fr.batch[len(fr.batch)-1] != '\n' {
+				t.Fatalf("%q gives %+v", data, fr)
+			}
+			last = fr.seq
 		}
 	})
 }

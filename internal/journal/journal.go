@@ -64,6 +64,14 @@ type Options struct {
 	Path string // the open segment
 	Dir  string // the trail's directory
 	Mode Mode
+	// Ring is the size of the ring in bytes; 0 means none.
+	Ring int64
+	// RingAfter is how many commits are made before there is a ring; 0 means
+	// 32.
+	RingAfter int64
+	// Due is called when Sync and Quicken should be called soon, lest an append
+	// waits for what they do. It must not call the journal.
+	Due func()
 	// Acknowledged is called with the digests of every batch, in order,
 	// before its callers are woken; it must not keep the slice, nor call the
 	// journal. In mode Durable the lines are on disk; otherwise Sync says up
@@ -83,6 +91,7 @@ type Journal struct {
 	offset    int64        // end of the open segment's last line
 	reserved  int64        // space asked for, from the file's start
 	noReserve bool         // the file system can't
+	ring      *ring        // nil where there is none
 
 	// syncing is held during a sync and what follows from its error: the
 	// kernel tells a failure once, and nobody may take the next sync's success
@@ -102,6 +111,8 @@ type Journal struct {
 	idle     *sync.Cond    // leading went false
 	took     time.Duration // by the last commit
 	woken    int64         // callers of the last batch
+	commits  int64         // since the opening
+	ringDue  int64         // commits after which a ring is worth making
 	paused   chan struct{} // closed when a seal ends; nil while there is none
 	accepted int64         // index of the next line to be accepted
 	lowSpace bool          // no space is reserved for what is accepted
@@ -294,12 +305,13 @@ func (j *Journal) take() *batch {
 
 // commitBatch writes a batch, under commit. Its error is in the batch.
 func (j *Journal) commitBatch(b *batch) {
+	synced := false
 	for {
 		j.mu.Lock()
 		err, closed := j.stopped, j.closed
 		j.mu.Unlock()
 		if err == nil {
-			err = j.write(b.buf)
+			synced, err = j.write(b.buf)
 		}
 		b.err = err
 		if !errors.Is(err, ErrFull) || !b.given || closed {
@@ -316,9 +328,11 @@ func (j *Journal) commitBatch(b *batch) {
 	n := int64(len(b.digests))
 	j.mu.Lock()
 	b.first = j.next
+	j.commits++
+	due := j.commits == j.ringDue
 	if b.err == nil {
 		j.rememberLocked(b.buf, n)
-		if j.opts.Mode == Durable {
+		if synced {
 			j.synced = j.next
 		}
 	} else {
@@ -327,6 +341,9 @@ func (j *Journal) commitBatch(b *batch) {
 	j.mu.Unlock()
 	if b.err == nil && j.opts.Acknowledged != nil {
 		j.opts.Acknowledged(b.first, b.digests)
+	}
+	if due && j.opts.Due != nil {
+		j.opts.Due()
 	}
 	j.mu.Lock()
 	if cap(b.buf) <= 2*batchBytes { // a giant is left to the collector
@@ -353,12 +370,13 @@ func (j *Journal) rememberLocked(buf []byte, n int64) {
 	j.size += int64(len(buf))
 }
 
-// write appends to the open segment and, in mode Durable, syncs it. Crash: the
-// file ends in a prefix of buf, or in garbage as long as buf, none of it
-// acknowledged.
-func (j *Journal) write(buf []byte) error {
+// write appends to the open segment and, in mode Durable, makes that durable:
+// in the ring, or in the segment itself, which synced tells. Crash: the file
+// ends in a prefix of buf, or in garbage as long as what was not synced, none
+// of it acknowledged but what the ring has.
+func (j *Journal) write(buf []byte) (synced bool, err error) {
 	if err := j.reserve(int64(len(buf))); err != nil {
-		return err
+		return false, err
 	}
 	n, err := j.file.Write(buf)
 	if err == nil && n < len(buf) {
@@ -367,20 +385,25 @@ func (j *Journal) write(buf []byte) error {
 	if err != nil {
 		// Half a line must not stay before the next one (invariant 5).
 		if cut := j.file.Truncate(j.offset); cut != nil {
-			return j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
+			return false, j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
 		}
 		j.reserved = j.offset // truncation gave the space back
 		if isFull(err) {
-			return fmt.Errorf("%w: %w", ErrFull, err)
+			return false, fmt.Errorf("%w: %w", ErrFull, err)
 		}
-		return j.stop(fmt.Errorf("write: %w", err))
+		return false, j.stop(fmt.Errorf("write: %w", err))
 	}
+	at := j.offset
 	j.offset += int64(len(buf))
-	if j.unsynced.Add(int64(len(buf))) >= maxUnsynced || j.opts.Mode == Durable {
-		// Invariant 1. Crash after this: the lines are there.
-		return j.sync()
+	unsynced := j.unsynced.Add(int64(len(buf)))
+	// Invariant 1. Crash after this: the lines are there.
+	if ok, err := j.putRing(at, buf); ok || err != nil {
+		return false, err
 	}
-	return nil
+	if j.opts.Mode == Durable || unsynced >= maxUnsynced {
+		return true, j.sync()
+	}
+	return false, nil
 }
 
 // sync syncs the open segment; an error stops the journal (invariant 4).
@@ -528,6 +551,7 @@ func (j *Journal) Close() error {
 			j.mu.Lock()
 			j.synced = j.next
 			j.mu.Unlock()
+			errs = append(errs, j.dropRing())
 		}
 	}
 	j.mu.Lock()
@@ -539,5 +563,8 @@ func (j *Journal) Close() error {
 		errs = append(errs, fmt.Errorf("%d accepted entries were not written: %w", lost, cause))
 	}
 	j.mu.Unlock()
+	if j.ring != nil { // something went wrong: its lines may be needed
+		errs = append(errs, j.ring.file.Close())
+	}
 	return errors.Join(append(errs, j.file.Close())...)
 }

@@ -26,7 +26,7 @@ const (
 
 // Open locks the open segment, which must be there, and finds where it begins.
 // The trail's own lock must be held. What a seal left half done is undone.
-// Replay and then Start must follow before the first Append.
+// RestoreRing, Replay and then Start must follow before the first Append.
 func Open(opts Options) (*Journal, error) {
 	j := &Journal{opts: opts, cur: &batch{}, closing: make(chan struct{})}
 	j.idle = sync.NewCond(&j.mu)
@@ -289,6 +289,9 @@ func (j *Journal) lineOffset(index int64) (int64, error) {
 // Start makes the journal take lines, after Replay and what recovery did.
 func (j *Journal) Start() {
 	j.accepted, j.synced = j.next, j.next
+	if j.ringDue = j.opts.RingAfter; j.ringDue == 0 {
+		j.ringDue = ringAfter
+	}
 	j.reserved = j.offset
 	// Whether there is space for a queue is known before the first line. A
 	// full disk is told by the first append.

@@ -52,6 +52,11 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	j.mu.Lock()
 	j.synced = j.next
 	j.mu.Unlock()
+	// Lines of a segment that is sealed are in no other file. The next ring is
+	// made behind the first commits.
+	if err := j.dropRing(); err != nil {
+		return Segment{}, j.stop(fmt.Errorf("seal: %w", err))
+	}
 
 	line, err := head(s)
 	if err != nil {

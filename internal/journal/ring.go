@@ -1,0 +1,330 @@
+package journal
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+)
+
+// The ring is a file of fixed size that was written once in full, into which
+// batches are then written in place, round and round. Syncing it costs the
+// file system no transaction, since neither size nor blocks change, where
+// syncing a file that grows costs one for each sync: with it a durable append
+// takes two thirds of the time here, and a batch of 64 half of it.
+//
+// A batch goes to the open segment first, without a sync, and then to the
+// ring, with one: that is what acknowledges it. The segment is synced soon
+// after, before a checkpoint covers the batch and before the ring comes round.
+// After a crash the ring's batches are written to the segment once more.
+//
+// It has two halves. Each is begun anew only when everything that it held is
+// synced in the segment.
+type ring struct {
+	file durable.File
+	half int64
+	side int      // the half that is being filled
+	at   int64    // where the next frame goes, within the half
+	seq  uint64   // of the last frame
+	ends [2]int64 // where in the segment the last batch of each half ends
+	head [frameHead]byte
+}
+
+const (
+	never    = 1<<63 - 1
+	ringFile = "ring"
+	// ringAfter is how many commits a journal has made before it has a ring: a
+	// process that records a few entries and ends is better off without.
+	ringAfter = 32
+	// A frame is 8 bytes of ringMagic; its number, the index of the segment's
+	// first line, the batch's place in the segment and its length as big-endian
+	// uint64; the CRC-32C of all that and of the batch, as uint32; the batch.
+	frameHead = 8 + 4*8 + 4
+	ringMagic = "kzring1\n"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// fits tells whether a batch can be in the ring at all.
+func (r *ring) fits(batch int) bool { return frameHead+int64(batch) <= r.half }
+
+// turns is the half that has to be begun anew for a batch, if one has to.
+func (r *ring) turns(batch int) (side int, ok bool) {
+	return 1 - r.side, r.at+frameHead+int64(batch) > r.half
+}
+
+// put writes a batch and syncs it. Crash: the frame is there and whole, or its
+// sum is wrong and the ring ends before it.
+func (r *ring) put(first, offset int64, batch []byte) error {
+	if side, ok := r.turns(len(batch)); ok {
+		r.side, r.at = side, 0
+	}
+	h := r.head[:0]
+	h = append(h, ringMagic...)
+	h = binary.BigEndian.AppendUint64(h, r.seq+1)
+	h = binary.BigEndian.AppendUint64(h, uint64(first))
+	h = binary.BigEndian.AppendUint64(h, uint64(offset))
+	h = binary.BigEndian.AppendUint64(h, uint64(len(batch)))
+	h = binary.BigEndian.AppendUint32(h, crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, batch))
+	at := int64(r.side)*r.half + r.at
+	if _, err := r.file.WriteAt(h, at); err != nil {
+		return err
+	}
+	if _, err := r.file.WriteAt(batch, at+frameHead); err != nil {
+		return err
+	}
+	if err := r.file.Sync(); err != nil {
+		return err
+	}
+	r.seq++
+	r.at += frameHead + int64(len(batch))
+	r.ends[r.side] = offset + int64(len(batch))
+	return nil
+}
+
+// frame is a batch as the ring has it.
+type frame struct {
+	seq           uint64
+	first, offset int64
+	batch         []byte
+}
+
+// parseFrame reads the frame at the beginning of b.
+func parseFrame(b []byte) (f frame, rest []byte, ok bool) {
+	if len(b) < frameHead || string(b[:8]) != ringMagic {
+		return f, nil, false
+	}
+	length := binary.BigEndian.Uint64(b[32:])
+	if length == 0 || length > uint64(len(b)-frameHead) {
+		return f, nil, false
+	}
+	f.batch = b[frameHead : frameHead+length]
+	sum := crc32.Update(crc32.Checksum(b[:40], castagnoli), castagnoli, f.batch)
+	if sum != binary.BigEndian.Uint32(b[40:]) {
+		return f, nil, false
+	}
+	f.seq = binary.BigEndian.Uint64(b[8:])
+	f.first, f.offset = int64(binary.BigEndian.Uint64(b[16:])), int64(binary.BigEndian.Uint64(b[24:]))
+	if f.first < 0 || f.offset < 0 || f.batch[length-1] != '\n' {
+		return f, nil, false
+	}
+	return f, b[frameHead+length:], true
+}
+
+// parseRing gives the frames of a ring's content in the order in which they
+// were written. What is behind the last frame of a half is of an earlier round.
+func parseRing(b []byte) []frame {
+	var frames []frame
+	half := len(b) / 2
+	for _, part := range [][]byte{b[:half], b[half:]} {
+		last := uint64(0)
+		for {
+			f, rest, ok := parseFrame(part)
+			if !ok || last != 0 && f.seq != last+1 {
+				break
+			}
+			frames = append(frames, f)
+			part, last = rest, f.seq
+		}
+	}
+	slices.SortStableFunc(frames, func(a, b frame) int {
+		switch {
+		case a.seq < b.seq:
+			return -1
+		case a.seq > b.seq:
+			return 1
+		}
+		return 0
+	})
+	return frames
+}
+
+// Quicken gives the journal a ring, once it has seen enough commits to be
+// worth one. Where that can't be, appends sync the segment itself. It must not
+// be called twice at once.
+func (j *Journal) Quicken() {
+	j.mu.Lock()
+	due := j.commits >= j.ringDue && j.stopped == nil && !j.closed
+	if due {
+		j.ringDue = never // but after a seal
+	}
+	j.mu.Unlock()
+	if !due || j.opts.Mode != Durable || j.opts.Ring == 0 {
+		return
+	}
+	f, err := j.makeRing()
+	j.commit.Lock()
+	defer j.commit.Unlock()
+	j.mu.Lock()
+	useless := err != nil || j.stopped != nil || j.closed
+	j.mu.Unlock()
+	if useless {
+		if f != nil {
+			_ = errors.Join(f.Close(), j.opts.FS.Remove(j.ringPath()))
+		}
+		return
+	}
+	j.ring = &ring{file: f, half: j.opts.Ring / 2}
+}
+
+func (j *Journal) ringPath() string { return filepath.Join(j.opts.Dir, ringFile) }
+
+// makeRing writes the file in full, so that its blocks are there and were
+// written: what is then written in place changes nothing but bytes.
+func (j *Journal) makeRing() (f durable.File, err error) {
+	fsys := j.opts.FS
+	f, err = fsys.OpenFile(j.ringPath(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = f.Reserve(j.opts.Ring)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	zeros := make([]byte, min(j.opts.Ring, 1<<20))
+	for at := int64(0); at < j.opts.Ring && err == nil; at += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), j.opts.Ring-at)], at)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = fsys.SyncDir(j.opts.Dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), fsys.Remove(j.ringPath()))
+	}
+	return f, nil
+}
+
+// dropRing removes the ring, everything in it being synced in the segment;
+// commit is held.
+func (j *Journal) dropRing() error {
+	if j.ring == nil {
+		return nil
+	}
+	err := errors.Join(j.ring.file.Close(), j.opts.FS.Remove(j.ringPath()))
+	j.ring = nil
+	j.mu.Lock()
+	j.ringDue = j.commits + ringAfter
+	j.mu.Unlock()
+	return err
+}
+
+// putRing makes a batch durable in the ring, which was written to the segment
+// at offset. It reports false where the segment has to be synced instead.
+func (j *Journal) putRing(offset int64, batch []byte) (bool, error) {
+	r := j.ring
+	if r == nil || j.opts.Mode != Durable || !r.fits(len(batch)) {
+		return false, nil
+	}
+	side, turns := r.turns(len(batch))
+	if turns && r.ends[side] > j.offset-j.unsynced.Load() {
+		// Everything, this batch too, and the next one begins the half.
+		return false, nil
+	}
+	if err := r.put(j.first, offset, batch); err != nil {
+		return false, j.stop(fmt.Errorf("ring: %w", err))
+	}
+	if turns && j.opts.Due != nil {
+		j.opts.Due()
+	}
+	return true, nil
+}
+
+// RestoreRing writes the batches of a ring that a crash left into the open
+// segment, from the line at index covered on: what is before was synced there
+// and signed, and nothing may change it. After a clean close, and when that is
+// done, the ring is removed. It comes before Replay.
+func (j *Journal) RestoreRing(covered int64, clean bool) error {
+	if _, err := j.opts.FS.Stat(j.ringPath()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if !clean {
+		data, err := durable.ReadFile(j.opts.FS, j.ringPath(), maxRing)
+		if err == nil {
+			err = j.restore(covered, parseRing(data))
+		}
+		if err != nil {
+			return fmt.Errorf("restore: %w", err)
+		}
+	}
+	if err := j.opts.FS.Remove(j.ringPath()); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return j.opts.FS.SyncDir(j.opts.Dir)
+}
+
+// ErrRing: the ring has acknowledged lines that can't follow on what is in the
+// open segment. No crash does that.
+var ErrRing = errors.New("lines are missing before those in the ring")
+
+// maxRing bounds what is read: nobody makes a larger one.
+const maxRing = 64 << 20
+
+func (j *Journal) restore(covered int64, frames []frame) error {
+	from, ok, err := j.coveredBytes(covered)
+	if err != nil || !ok {
+		return err // fewer lines than are covered: damage, for Replay to tell
+	}
+	f, err := j.opts.FS.OpenFile(j.opts.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	end := fi.Size()
+	for _, fr := range frames {
+		skip := min(max(from-fr.offset, 0), int64(len(fr.batch)))
+		at, batch := fr.offset+skip, fr.batch[skip:]
+		if fr.first != j.first || len(batch) == 0 {
+			continue
+		}
+		if at > end {
+			return fmt.Errorf("%w: it goes on at byte %d and %s ends at %d", ErrRing, at, filepath.Base(j.opts.Path), end)
+		}
+		// Written also where the same bytes can be read: the page cache may
+		// hold what the disk never got.
+		if _, err := f.WriteAt(batch, at); err != nil {
+			return err
+		}
+		end = max(end, at+int64(len(batch)))
+	}
+	return f.Sync()
+}
+
+// coveredBytes is where the line at index begins, or would, in the open
+// segment; false when there are fewer lines.
+func (j *Journal) coveredBytes(index int64) (int64, bool, error) {
+	fi, err := j.file.Stat()
+	if err != nil {
+		return 0, false, err
+	}
+	r := bufio.NewReaderSize(sectionOf(j.file, 0, fi.Size()), 1<<20)
+	at := int64(0)
+	for n := j.first; n < index; {
+		part, err := r.ReadSlice('\n')
+		at += int64(len(part))
+		switch {
+		case err == nil:
+			n++
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF):
+			return 0, false, nil
+		default:
+			return 0, false, err
+		}
+	}
+	return at, true, nil
+}
