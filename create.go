@@ -10,11 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
@@ -58,18 +60,26 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	if state == "" {
 		state = pin.DefaultDir()
 	}
-	if io.ForgetPin || io.SuccessorOf != "" {
+	old := ""
+	if io.SuccessorOf != "" {
+		if old, _, err = paths(io.SuccessorOf); err != nil {
+			return nil, err
+		}
+	}
+	if there && !io.ForgetPin && old != log {
+		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
+			"kaizen-audit record appends to it; %s", toGoOn(path))
+	}
+	if old != "" {
+		if io.successor, err = setAsideOld(old, log, state); err != nil {
+			return nil, fmt.Errorf("init %s: successor of %s: %w", path, io.SuccessorOf, err)
+		}
+	}
+	if io.ForgetPin || old != "" {
+		// Not before the old files are aside: they may be known by the pin only.
 		if err := pin.Forget(state, log); err != nil {
 			return nil, fmt.Errorf("init %s: forget pin: %w", path, err)
 		}
-	}
-	switch {
-	case io.SuccessorOf != "":
-		if io.successor, err = setAsideOld(io.SuccessorOf, log); err != nil {
-			return nil, fmt.Errorf("init %s: successor of %s: %w", path, io.SuccessorOf, err)
-		}
-	case there && !io.ForgetPin:
-		return nil, fmt.Errorf("init %s: there is a log already", path)
 	}
 	io.ReadOnly, io.MustExist, io.quiet = false, false, true
 	t, err := Open(path, &io.Options)
@@ -94,58 +104,98 @@ type successorOf struct {
 	Log    string `json:"log"` // its file's name now
 }
 
-// setAsideOld renames the files of an old trail, which nobody may be writing,
-// and says what its last checkpoint covers. The directory goes first: until
-// the log follows, the path has lines without a checkpoint, which nobody
-// extends.
-func setAsideOld(old, log string) (*successorOf, error) {
-	oldLog, oldDir, err := paths(old)
+// setAsideOld renames what is left of an old trail, which nobody may be
+// writing, and says what its last checkpoint covers. Whatever is lost of it,
+// the rest is kept. The directory goes first: until the log follows, the path
+// has lines without a checkpoint, which nobody extends.
+func setAsideOld(old, log, state string) (*successorOf, error) {
+	dir := trailDir(old)
+	hasLog, hasDir := exists(old), exists(dir)
+	if !hasLog && !hasDir {
+		command := "kaizen-audit init"
+		if pinnedOrigin(state, log) != "" {
+			command += " --forget-pin"
+		}
+		return nil, advice.For(fmt.Errorf("%w: there is no trail at this path", ErrNotFound),
+			"to begin one that follows none: %s --log %s", command, advice.Quote(log))
+	}
+	id, v, err := identityOf(dir, old, state)
 	if err != nil {
 		return nil, err
 	}
-	data, err := durable.ReadFile(durable.OS, filepath.Join(oldDir, "trail.json"), maxSmallFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: there is no trail at this path", ErrNotFound)
-	}
-	if err != nil {
-		return nil, err
-	}
-	id, v, err := parseIdentity(data)
-	if err != nil {
-		return nil, err
-	}
-	lock, err := durable.OS.OpenFile(filepath.Join(oldDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if err := durable.OS.Lock(lock); err != nil {
-		return nil, lockedBy(lock, err)
+	// Both locks: a writer holds them, and either file may be lost.
+	for _, name := range []string{filepath.Join(dir, "lock"), old} {
+		flag := os.O_RDONLY
+		if name != old {
+			flag = os.O_RDWR | os.O_CREATE
+		}
+		lock, err := durable.OS.OpenFile(name, flag, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Close()
+		if err := durable.OS.Lock(lock); err != nil {
+			return nil, lockedBy(lock, err)
+		}
 	}
 	s := &successorOf{Origin: id.Origin, Size: -1, VKey: id.VKey}
-	c, err := tree.NewStore(durable.OS, oldDir).Checkpoint(v)
 	name := "damaged-" + time.Now().UTC().Format("20060102T150405Z")
-	if err == nil {
-		s.Size, s.Root = c.Size, hex.EncodeToString(c.Root[:])
-		name = fmt.Sprint(c.Size)
+	if v != nil {
+		if c, err := tree.NewStore(durable.OS, dir).Checkpoint(v); err == nil {
+			s.Size, s.Root = c.Size, hex.EncodeToString(c.Root[:])
+			name = fmt.Sprint(c.Size)
+		}
 	}
-	if oldLog != log {
-		s.Log = filepath.Base(oldLog)
+	if old != log {
+		s.Log = filepath.Base(old)
 		return s, nil
 	}
-	base := oldDir[:len(oldDir)-len(".trail")]
+	base := strings.TrimSuffix(dir, ".trail")
 	newLog, newDir := base+"."+name+".jsonl", base+"."+name+".trail"
-	if exists(newLog) || exists(newDir) {
-		return nil, fmt.Errorf("%s is there already", newLog)
+	for _, name := range []string{newLog, newDir} {
+		if exists(name) {
+			return nil, advice.For(fmt.Errorf("%s is there already", name), "move it away")
+		}
 	}
 	s.Log = filepath.Base(newLog)
-	if err := os.Rename(oldDir, newDir); err != nil {
-		return nil, err
+	if hasDir {
+		if err := os.Rename(dir, newDir); err != nil {
+			return nil, err
+		}
 	}
-	if err := os.Rename(oldLog, newLog); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, os.Rename(newDir, oldDir))
+	if hasLog {
+		if err := os.Rename(old, newLog); err != nil {
+			if hasDir {
+				err = errors.Join(err, os.Rename(newDir, dir))
+			}
+			return nil, err
+		}
 	}
-	return s, durable.OS.SyncDir(filepath.Dir(oldLog))
+	return s, durable.OS.SyncDir(filepath.Dir(old))
+}
+
+// identityOf is who the trail at path is: as its trail.json says or, where that
+// is lost or broken, as it was pinned. The zero identity and no verifier are a
+// trail that nobody knows any more.
+func identityOf(dir, path, state string) (identity, note.Verifier, error) {
+	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, "trail.json"), maxSmallFile)
+	if err == nil {
+		id, v, err := parseIdentity(data)
+		if err == nil || id.Format > formatVersion {
+			return id, v, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return identity{}, nil, err
+	}
+	id := identity{Origin: pinnedOrigin(state, path), VKey: pin.Key(state, path)}
+	v, err := note.NewVerifier(id.VKey)
+	if err != nil {
+		return id, nil, nil
+	}
+	return id, v, nil
 }
 
 // create makes the trail's files, under the lock. creating is there from the

@@ -30,6 +30,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrPinned: the path's trail is not the one that was seen before.
 	ErrPinned = errors.New("another trail was pinned for this path")
+	// ErrNotSent: the last checkpoint did not arrive at a place of
+	// Options.CheckpointTo. Everything is recorded and signed all the same.
+	ErrNotSent = errors.New("a checkpoint was not sent")
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 )
@@ -162,7 +163,8 @@ func (t *Trail) checkNotPinned() error {
 		return nil
 	}
 	if was := pinnedOrigin(dir, t.path); was != "" && was != t.opts.Origin {
-		return fmt.Errorf("%w: it was %s and is gone; if a new one is right: kaizen-audit init --forget-pin --log %s", ErrPinned, was, t.path)
+		return advice.For(fmt.Errorf("%w: it was %s and is gone", ErrPinned, was),
+			"if a new one is right: kaizen-audit init --forget-pin --log %s", advice.Quote(t.path))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
 
 // Durability says when Record returns.
@@ -107,7 +108,7 @@ const (
 
 // optionError says which option is wrong.
 func optionError(name, format string, args ...any) error {
-	return fmt.Errorf("option %s: %s", name, fmt.Sprintf(format, args...))
+	return fmt.Errorf("option %s: %w", name, fmt.Errorf(format, args...))
 }
 
 // withDefaults checks the options and fills in the defaults.
@@ -133,6 +134,11 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if strings.ContainsFunc(out.Origin, func(r rune) bool { return r == '+' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || !utf8.ValidString(out.Origin) {
 		return out, optionError("Origin", "it must be a name without spaces and plus signs, such as example.com/agents")
+	}
+	for _, to := range out.CheckpointTo {
+		if _, err := witness.ParseSink(to); err != nil {
+			return out, optionError("CheckpointTo", "%w", err)
+		}
 	}
 	if out.fs == nil {
 		out.fs = durable.OS

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
@@ -58,8 +59,7 @@ func (t *Trail) openWriter() error {
 		}
 		clean = true
 	case logErr != nil && errors.Is(logErr, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s is missing: restore it, or start a successor: kaizen-audit init --successor-of %s --log %s",
-			ErrDamaged, t.path, t.path, t.path)
+		return logMissing(t.path)
 	}
 	return t.load(clean, fresh)
 }
@@ -74,20 +74,39 @@ func (t *Trail) prepareDir() error {
 		return notATrail(t.path, t.dir)
 	}
 	if t.opts.MustExist {
-		return fmt.Errorf("%w: there is no trail at this path; make one with: kaizen-audit init --log %s", ErrNotFound, t.path)
+		return notFound(t.path)
+	}
+	parent := filepath.Dir(t.dir)
+	if _, err := fsys.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		// A slip in the path must not make folders.
+		return advice.For(fmt.Errorf("the directory %s is missing", parent), "mkdir -p %s", advice.Quote(parent))
 	}
 	return durable.MkdirAll(fsys, t.dir, 0o700)
 }
 
 func notATrail(path, dir string) error {
-	return fmt.Errorf("%w: %s has lines and no trail beside it (%s): it is another program's log; choose another path, or move the file away",
-		ErrDamaged, path, dir)
+	return advice.For(fmt.Errorf("%w: %s has lines and no trail beside it (%s)", ErrDamaged, path, dir),
+		"if it is another program's log, choose another path; if its trail was lost, restore that, or %s", toGoOn(path))
+}
+
+// toGoOn is the advice that begins a new trail where the old one can't go on.
+func toGoOn(path string) string {
+	return fmt.Sprintf("to set it aside and go on in a new trail: kaizen-audit init --successor-of %[1]s --log %[1]s", advice.Quote(path))
+}
+
+func logMissing(path string) error {
+	return advice.For(fmt.Errorf("%w: %s is missing", ErrDamaged, path), "restore it, or %s", toGoOn(path))
+}
+
+func notFound(path string) error {
+	return advice.For(fmt.Errorf("%w: there is no trail at this path", ErrNotFound),
+		"to make one: kaizen-audit init --log %s; or name another with --log", advice.Quote(path))
 }
 
 // mayCreate tells whether a trail may be made where trail.json is missing.
 func (t *Trail) mayCreate(logErr error) error {
 	if _, err := t.opts.fs.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
-		return fmt.Errorf("%w: trail.json is missing beside a checkpoint", ErrDamaged)
+		return advice.For(fmt.Errorf("%w: trail.json is missing beside a checkpoint", ErrDamaged), "restore it, or %s", toGoOn(t.path))
 	}
 	if logErr == nil {
 		if fi, err := t.opts.fs.Stat(t.path); err != nil {
@@ -97,7 +116,7 @@ func (t *Trail) mayCreate(logErr error) error {
 		}
 	}
 	if t.opts.MustExist {
-		return fmt.Errorf("%w: there is no trail at this path; make one with: kaizen-audit init --log %s", ErrNotFound, t.path)
+		return notFound(t.path)
 	}
 	// A path that had another trail is told before one is made there.
 	return t.checkNotPinned()
@@ -201,7 +220,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		return err
 	}
 	if t.keys, err = loadKeys(fsys, t.dir); err != nil {
-		return fmt.Errorf("the trail can be read and verified, but not written: %w", err)
+		return advice.For(fmt.Errorf("the trail can be read and verified, but not written: %w", err), "restore keys/, or %s", toGoOn(t.path))
 	}
 	if t.keys.signer.Name() != verifier.Name() || t.keys.signer.KeyHash() != verifier.KeyHash() {
 		return fmt.Errorf("%w: keys/signing.key is not the key of trail.json", ErrDamaged)
@@ -276,8 +295,8 @@ func (t *Trail) load(clean, fresh bool) error {
 }
 
 func (t *Trail) refuseDamaged(why string) error {
-	return fmt.Errorf("%w: %s; it is not extended. Look with: kaizen-audit verify --log %s. To go on in a new trail: kaizen-audit init --successor-of %s --log %s",
-		ErrDamaged, why, t.path, t.path, t.path)
+	return advice.For(fmt.Errorf("%w: %s; it is not extended", ErrDamaged, why),
+		"to see what is wrong: kaizen-audit verify --log %s; %s", advice.Quote(t.path), toGoOn(t.path))
 }
 
 // replayed is what the lines say.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
@@ -76,7 +77,8 @@ func parseIdentity(data []byte) (identity, note.Verifier, error) {
 		return id, nil, errors.New("trail.json: not the JSON that is expected")
 	}
 	if id.Format != formatVersion {
-		return id, nil, fmt.Errorf("trail.json: format %d, this program knows %d", id.Format, formatVersion)
+		return id, nil, advice.For(fmt.Errorf("trail.json: format %d, this program knows %d", id.Format, formatVersion),
+			"use the version of kaizen-audit that wrote it")
 	}
 	v, err := note.NewVerifier(id.VKey)
 	if err != nil {
@@ -180,7 +182,7 @@ func (t *Trail) openReader() error {
 	data, err := durable.ReadFile(t.opts.fs, filepath.Join(t.dir, "trail.json"), maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: there is no trail at this path", ErrNotFound)
+			return notFound(t.path)
 		}
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, filepath.Join(t.dir, "trail.json"))
 	}
@@ -189,6 +191,9 @@ func (t *Trail) openReader() error {
 	}
 	if t.id, _, err = parseIdentity(data); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
+		return logMissing(t.path) // a seal leaves no instant without it
 	}
 	return t.checkPin()
 }
@@ -206,7 +211,8 @@ func (t *Trail) Origin() string { return t.id.Origin }
 func (t *Trail) VKey() string { return t.id.VKey }
 
 // Close records the end, makes everything durable, signs a last checkpoint and
-// lets go of the lock. It may be called more than once.
+// lets go of the lock. It may be called more than once. ErrNotSent says that
+// all of this was done, and that the last checkpoint did not arrive outside.
 func (t *Trail) Close() error {
 	t.closeOnce.Do(func() {
 		if t.journal == nil {
@@ -252,8 +258,14 @@ func (t *Trail) closeWriter() error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, t.signer.close(), t.lock.Close())
-	return errors.Join(errs...)
+	sinks := t.signer.close()
+	if err := errors.Join(append(errs, t.lock.Close())...); err != nil {
+		return errors.Join(err, sinks)
+	}
+	if sinks != nil {
+		return fmt.Errorf("%w: %w", ErrNotSent, sinks)
+	}
+	return nil
 }
 
 // release lets go of what a failed open holds.
@@ -279,14 +291,15 @@ func (t *Trail) checkPin() error {
 	if p, ok, err := pin.Path(dir, t.path); err != nil {
 		t.pin = "none: " + err.Error()
 	} else if ok && p.Origin != t.id.Origin {
-		return fmt.Errorf("%w: it was %s and is now %s; if that is right: kaizen-audit init --forget-pin --log %s",
-			ErrPinned, p.Origin, t.id.Origin, t.path)
+		return advice.For(fmt.Errorf("%w: it was %s and is now %s", ErrPinned, p.Origin, t.id.Origin),
+			"if that is right: kaizen-audit init --forget-pin --log %s", advice.Quote(t.path))
 	}
 	switch p, ok, err := pin.Origin(dir, t.id.Origin); {
 	case err != nil:
 		t.pin = "none: " + err.Error()
 	case ok && p.VKey != t.id.VKey:
-		return fmt.Errorf("%w: its origin %s had another key", ErrPinned, t.id.Origin)
+		return advice.For(fmt.Errorf("%w: its origin %s had another key", ErrPinned, t.id.Origin),
+			"restore trail.json, or %s", toGoOn(t.path))
 	case ok:
 		t.pin = "known"
 		if _, here, _ := pin.Path(dir, t.path); here {

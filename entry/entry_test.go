@@ -232,7 +232,7 @@ func TestNumbersKeepTheirDigits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, n := range []string{"234.50", "0", "1e3", "7e999"} {
+	for _, n := range []string{"234.50", "0", "1e3", "1.7e308", "0.1e-400"} {
 		ev, err := ParseEvent([]byte(`{"event_type":"T","agent_id":"a","action":"x","duration_ms":` + n + `}`))
 		if err != nil {
 			t.Fatal(err)
@@ -254,6 +254,9 @@ func TestParseEventIsStrict(t *testing.T) {
 		`{"timestamp":5}`:                       "timestamp: must be a string",
 		`{"duration_ms":-1}`:                    "duration_ms: must be a number",
 		`{"duration_ms":"1"}`:                   "duration_ms: must be a number",
+		`{"duration_ms":1e400}`:                 "duration_ms: is more than 1.8e308",
+		`{"duration_ms":-1e400}`:                "duration_ms: must be a number",
+		"\ufeff{}":                              "line 1, column 1: a byte order mark stands before the JSON object",
 		`{"recorded_at":"x"}`:                   "recorded_at: is set by the trail",
 		`{"policy":{}}`:                         "policy: is set by the trail",
 		`{"event_id":"x"}`:                      "event_id: is set by the trail",

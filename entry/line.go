@@ -188,7 +188,7 @@ func (l *line) time(field string, t time.Time) {
 
 func (l *line) duration(ev *Event) {
 	if ev.number != nil {
-		if f, err := strconv.ParseFloat(bytesAsString(ev.number), 64); err != nil || f == ev.DurationMS {
+		if f, err := strconv.ParseFloat(bytesAsString(ev.number), 64); err == nil && f == ev.DurationMS {
 			l.dst = append(l.dst, ev.number...)
 			return
 		}

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -24,12 +25,19 @@ func Parse(line []byte) (Entry, error) {
 	return e, nil
 }
 
+// byteOrderMark is U+FEFF, which no text in UTF-8 needs. RFC 8259 §8.1 forbids
+// writing it and leaves reading it to the parser; a line of a trail has none.
+const byteOrderMark = "\ufeff"
+
 // members calls f for each member of the object that s.src must be. A name
 // given to f is unescaped, and valid during the call only; a value is checked
 // only for where it ends.
 func (s *scanner) members(f func(name, value []byte)) error {
 	s.space()
 	if s.pos == len(s.src) || s.src[s.pos] != '{' {
+		if bytes.HasPrefix(s.src[s.pos:], []byte(byteOrderMark)) {
+			return s.fail("a byte order mark stands before the JSON object")
+		}
 		return s.fail("this is not a JSON object")
 	}
 	s.pos++
@@ -440,8 +448,12 @@ func (ev *Event) set(name string, v member) error {
 		return object(&ev.Outputs)
 	case "duration_ms":
 		f, digits, ok := v.number()
-		if !ok || math.IsNaN(f) || f < 0 || math.IsInf(f, 0) && digits == nil {
+		if !ok || math.IsNaN(f) || f < 0 {
 			return fieldError(name, "must be a number of milliseconds, not negative")
+		}
+		if math.IsInf(f, 1) {
+			// No reader could show or add it up: a binary64 ends before it.
+			return fieldError(name, "is more than 1.8e308, the greatest number that readers hold")
 		}
 		ev.DurationMS, ev.number = f, digits
 	case "success":
@@ -513,7 +525,7 @@ func (m jsonMember) number() (float64, []byte, bool) {
 	if c := m.v[0]; c != '-' && (c < '0' || c > '9') {
 		return 0, nil, false
 	}
-	f, _ := strconv.ParseFloat(bytesAsString(m.v), 64) // out of range is ±Inf: the digits are kept
+	f, _ := strconv.ParseFloat(bytesAsString(m.v), 64) // out of range is ±Inf
 	return f, m.v, true
 }
 

@@ -1,17 +1,20 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 )
 
@@ -39,7 +42,7 @@ type app struct {
 // the exit code. When ctx ends, record stops reading, acknowledges what it
 // accepted and closes the trail; other commands stop.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr)}
+	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr), settings: newSettings()}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -74,14 +77,13 @@ changed, removed, moved or slipped in without verify finding it.`,
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			err := fmt.Errorf("there is no command %q", args[0])
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usageError{hinted{err, "did you mean: " + programName + " " + near[0]}}
-			}
-			return usageError{err}
+			return noSuchCommand(cmd, args[0])
 		},
 		SuggestionsMinimumDistance: 2,
+		Version:                    strings.TrimPrefix(buildInfo().String(), programName+" "),
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetHelpCommand(a.helpCommand())
 	a.settings.addGlobal(root.PersistentFlags())
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
@@ -89,6 +91,46 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.demoCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// noSuchCommand says that there is none of that name below cmd, and which may
+// have been meant.
+func noSuchCommand(cmd *cobra.Command, name string) error {
+	err := fmt.Errorf("there is no command %q", name)
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return usageError{hinted{err, "did you mean: " + cmd.CommandPath() + " " + near[0]}}
+	}
+	return usageError{hinted{err, cmd.CommandPath() + " --help"}}
+}
+
+func (a *app) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show what a command does",
+		Long:    `Shows what a command does, its flags and examples, as COMMAND --help.`,
+		Example: `  kaizen-audit help record`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if len(args) == 0 {
+				for _, c := range cmd.Root().Commands() {
+					names = append(names, c.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about := cmd.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(about.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+				if i < 0 {
+					return noSuchCommand(about, name)
+				}
+				about = about.Commands()[i]
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // usageError is a command line that can't be carried out as it is.
@@ -150,12 +192,12 @@ func operation(cmd *cobra.Command) string {
 
 // complain writes an error and its hint.
 func (a *app) complain(cmd *cobra.Command, err error) {
-	text := err.Error()
+	text, what := advice.Split(err)
 	if cmd.HasParent() && !strings.HasPrefix(text, cmd.Name()+":") && !strings.HasPrefix(text, cmd.Name()+" ") {
 		text = cmd.Name() + ": " + text
 	}
 	a.say("%s", text)
-	if hint := a.hint(cmd, err); hint != "" {
+	if hint := cmp.Or(what, a.hint(cmd, err)); hint != "" {
 		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
 	}
 }
@@ -183,7 +225,7 @@ func (a *app) incomplete(format string, args ...any) {
 func (a *app) hint(cmd *cobra.Command, err error) string {
 	var h hinted
 	var usage usageError
-	log := shellQuote(a.settings.log)
+	log := advice.Quote(a.settings.log)
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -193,26 +235,14 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 		return "this version has profile plain"
 	case errors.Is(err, audit.ErrLocked):
 		return "let that process end, or stop it; reading works meanwhile"
-	case errors.Is(err, audit.ErrPinned):
-		return "" // the error names the command
 	case errors.Is(err, audit.ErrDamaged):
-		return fmt.Sprintf("kaizen-audit verify --log %[1]s says what is wrong; kaizen-audit init --successor-of %[1]s --log %[1]s sets the old trail aside and begins a new one", log)
+		return fmt.Sprintf("to see what is wrong: kaizen-audit verify --log %[1]s; to set it aside and go on in a new trail: kaizen-audit init --successor-of %[1]s --log %[1]s", log)
 	case errors.Is(err, audit.ErrFull):
 		return "make room on the device and run it again; every entry with a receipt is safe"
 	case errors.Is(err, audit.ErrStopped):
 		return "look after the device, then run it again: opening the trail recovers it; every entry with a receipt is safe"
-	case errors.Is(err, audit.ErrNotFound) && strings.Contains(err.Error(), "no trail"):
-		return "kaizen-audit init --log " + log + " makes a trail there; --log names another one"
 	}
 	return ""
-}
-
-// shellQuote spells s so that a shell reads it as one word.
-func shellQuote(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+,") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // openReader opens the trail for reading. What is read is recorded by the
@@ -223,5 +253,13 @@ func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	})
 }
 
-// closing joins the error of a close to what happened before.
-func closing(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }
+// closing joins the error of a close to what happened before. A checkpoint
+// that a sink did not take has been warned of, and everything is recorded: done
+// in part.
+func (a *app) closing(err *error, trail *audit.Trail) {
+	closed := trail.Close()
+	if errors.Is(closed, audit.ErrNotSent) {
+		a.partly, closed = true, nil
+	}
+	*err = errors.Join(*err, closed)
+}

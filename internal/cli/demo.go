@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -98,15 +99,15 @@ func (d *demo) run() error {
 	}
 
 	d.head("That took %.1f seconds. Try next", time.Since(begun).Seconds())
-	log, program := shellQuote(d.log), invocation()
+	log, program := advice.Quote(d.log), invocation()
 	for _, line := range []string{
-		"export KAIZEN_AUDIT_STATE=" + shellQuote(d.state()),
+		"export KAIZEN_AUDIT_STATE=" + advice.Quote(d.state()),
 		program + " query --log " + log + " --user noah_ito_3850",
 		program + " query --log " + log + " --event-type PHI_ACCESS --format json",
 		program + " trace --log " + log + " tau-bench/gpt-4o-airline/0115",
 		fmt.Sprintf("%s prove --log %s %d", program, log, target),
 		program + " query --log " + log + " --audit --event-type AUDIT_QUERY,AUDIT_REPORT   # who looked",
-		"rm -r " + shellQuote(d.dir),
+		"rm -r " + advice.Quote(d.dir),
 	} {
 		fmt.Fprintln(d.app.stdout, "  "+line)
 	}
@@ -125,7 +126,7 @@ func invocation() string {
 	case strings.Contains(self, "go-build"): // go run's, which is gone by then
 		return "go run ./cmd/" + programName
 	}
-	return shellQuote(self)
+	return advice.Quote(self)
 }
 
 // state is where the demo's pins are: nothing of it stays outside its folder.
@@ -145,7 +146,7 @@ func (d *demo) record(events []audit.Event) (target int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer closing(&err, trail)
+	defer d.app.closing(&err, trail)
 	receipts, err := trail.RecordBatch(d.ctx, events)
 	if err != nil {
 		return 0, err
@@ -166,10 +167,10 @@ func (d *demo) record(events []audit.Event) (target int64, err error) {
 func (d *demo) command(args ...string) error {
 	words := make([]string, len(args))
 	for i, arg := range args {
-		words[i] = shellQuote(arg)
+		words[i] = advice.Quote(arg)
 	}
 	d.tell("%s\n", d.app.stdout.paint(faint, "$ "+programName+" "+strings.Join(words, " ")))
-	inner := &app{stdin: bytes.NewReader(nil), stdout: d.app.stdout, stderr: d.app.stderr, stateDir: d.state()}
+	inner := &app{stdin: bytes.NewReader(nil), stdout: d.app.stdout, stderr: d.app.stderr, stateDir: d.state(), settings: newSettings()}
 	root := inner.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(d.ctx)

@@ -8,12 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 )
 
 func (a *app) initCommand() *cobra.Command {
 	var opts audit.InitOptions
 	var origin string
 	format := newChoice("table", "json")
+	profile := newChoice("plain", "gdpr", "hipaa", "pci")
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a trail",
@@ -34,6 +36,9 @@ before.`,
 			if strings.ContainsFunc(origin, unicode.IsSpace) || strings.Contains(origin, "+") {
 				return usagef("--origin: must be a name without spaces and plus signs, such as audit.example.org/agents")
 			}
+			if opts.Profile = profile.value; opts.Profile != "plain" {
+				return usageError{hinted{fmt.Errorf("--profile: %s is not in this version", opts.Profile), "this version has profile plain"}}
+			}
 			opts.Options = a.settings.options()
 			opts.Origin = origin
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
@@ -48,16 +53,16 @@ before.`,
 				[2]string{"Log", info.Path}, [2]string{"Directory", info.Dir}, [2]string{"Profile", info.Profile},
 				[2]string{"Origin", info.Origin}, [2]string{"VKey", info.VKey}, [2]string{"Pin", info.Pin},
 				[2]string{"Key readable by", info.KeyReadableBy},
-				[2]string{"Next", fmt.Sprintf("kaizen-audit record --log %s < events.jsonl", shellQuote(a.settings.log))})
+				[2]string{"Next", fmt.Sprintf("kaizen-audit record --log %s < events.jsonl", advice.Quote(a.settings.log))})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Profile, "profile", "plain", "what is sealed and how long it is kept: plain")
+	f.Var(profile, "profile", "what is sealed and how long it is kept; this version has plain")
 	f.StringVar(&origin, "origin", "", "the name under which the trail signs, such as audit.example.org/agents (default random)")
 	f.StringVar(&opts.SuccessorOf, "successor-of", "", "the log of a trail that this one follows")
 	f.BoolVar(&opts.ForgetPin, "forget-pin", false, "accept that the path has another trail than before")
 	a.settings.addWriter(f)
-	complete(cmd, "profile", "plain")
+	complete(cmd, "profile", "plain") // no more than what works
 	addFormat(cmd, format)
 	return cmd
 }

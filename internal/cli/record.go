@@ -45,7 +45,7 @@ A trail that is not there is made, with profile plain.`,
 			if err != nil {
 				return err
 			}
-			defer closing(&err, trail)
+			defer a.closing(&err, trail)
 			r := recorder{app: a, trail: trail, out: bufio.NewWriter(a.stdout), maxLine: opts.MaxLine}
 			return r.run(cmd.Context(), a.stdin)
 		},

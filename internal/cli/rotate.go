@@ -27,7 +27,7 @@ lines.`,
 			if err != nil {
 				return err
 			}
-			defer closing(&err, trail)
+			defer a.closing(&err, trail)
 			s, err := trail.Rotate(cmd.Context())
 			if err != nil {
 				return err

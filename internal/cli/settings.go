@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
 
 // settings are what may also stand in the environment or in the configuration
@@ -25,7 +27,11 @@ type settings struct {
 	durability   durability
 	segmentBytes byteSize
 	maxLine      byteSize
-	checkpointTo []string
+	checkpointTo sinks
+}
+
+func newSettings() settings {
+	return settings{segmentBytes: byteSize{least: 64 << 10}, maxLine: byteSize{least: 1 << 10, most: 1 << 30}}
 }
 
 // envPrefix begins the environment variables that are ours. What is not a
@@ -54,7 +60,7 @@ func (s *settings) addGlobal(f *pflag.FlagSet) {
 func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.segmentBytes, "segment-bytes", "seal a segment at this size, such as 64MiB (default 256MiB)")
 	f.Var(&s.maxLine, "max-line", "longest entry, such as 1MiB (default 16MiB)")
-	f.StringArrayVar(&s.checkpointTo, "checkpoint-to", nil, "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
+	f.Var(&s.checkpointTo, "checkpoint-to", "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
 }
 
 func (s *settings) addDurability(f *pflag.FlagSet) {
@@ -64,7 +70,7 @@ func (s *settings) addDurability(f *pflag.FlagSet) {
 // options are the settings as the library takes them.
 func (s *settings) options() audit.Options {
 	return audit.Options{
-		Durability: audit.Durability(s.durability), SegmentBytes: int64(s.segmentBytes), MaxLine: int(s.maxLine),
+		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo,
 	}
 }
@@ -84,7 +90,7 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 		if f == nil || given[name] || v == "" {
 			return nil
 		}
-		for _, v := range listItems(f, v) {
+		for _, v := range listItems(name, v) {
 			if err := f.Value.Set(v); err != nil {
 				return usagef("environment %s: %w", envName(name), err)
 			}
@@ -107,7 +113,7 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 	if err != nil {
 		return err
 	}
-	var all settings // checks every value, whatever the command
+	all := newSettings() // checks every value, whatever the command
 	check := pflag.NewFlagSet("", pflag.ContinueOnError)
 	all.addGlobal(check)
 	all.addWriter(check)
@@ -129,8 +135,8 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 
 // listItems splits the environment's text for a repeatable flag by lines;
 // a command may hold any other separator.
-func listItems(f *pflag.Flag, v string) []string {
-	if f.Value.Type() != "stringArray" {
+func listItems(flag, v string) []string {
+	if flag != "checkpoint-to" {
 		return []string{v}
 	}
 	return strings.FieldsFunc(v, func(r rune) bool { return r == '\n' })
@@ -170,6 +176,9 @@ const maxConfig = 1 << 20
 
 func readConfig(name string) ([]configValue, error) {
 	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, configError("config %s: there is no such file", name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("config %s: %w", name, err)
 	}
@@ -290,21 +299,43 @@ func (d *durability) Set(s string) error {
 }
 
 // byteSize is a number of bytes as a flag: 65536, 64KiB, 256MiB, 1GiB.
-type byteSize int64
+type byteSize struct {
+	bytes       int64 // 0: not set
+	least, most int64 // what it may be; no bound where 0
+}
 
 func (b *byteSize) String() string {
-	if *b == 0 {
+	if b.bytes == 0 {
 		return ""
 	}
-	return formatBytes(int64(*b))
+	return formatBytes(b.bytes)
 }
 func (b *byteSize) Type() string { return "size" }
 func (b *byteSize) Set(s string) error {
 	n, err := parseBytes(s)
-	if err == nil {
-		*b = byteSize(n)
+	switch {
+	case err != nil:
+		return err
+	case n < b.least:
+		return fmt.Errorf("must be at least %s", formatBytes(b.least))
+	case b.most > 0 && n > b.most:
+		return fmt.Errorf("must be at most %s", formatBytes(b.most))
 	}
-	return err
+	b.bytes = n
+	return nil
+}
+
+// sinks is where checkpoints are sent, as a flag that may be repeated.
+type sinks []string
+
+func (s *sinks) String() string { return strings.Join(*s, ", ") }
+func (s *sinks) Type() string   { return "to" }
+func (s *sinks) Set(to string) error {
+	if _, err := witness.ParseSink(to); err != nil {
+		return fmt.Errorf("must be FILE, exec:COMMAND or syslog: (%w)", err)
+	}
+	*s = append(*s, to)
+	return nil
 }
 
 var byteUnits = []struct {

@@ -97,11 +97,3 @@ func TestUnknownEnvironmentIsNamed(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
-
-func TestShellQuote(t *testing.T) {
-	for in, want := range map[string]string{"/var/log/a.jsonl": "/var/log/a.jsonl", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "~": "'~'"} {
-		if got := shellQuote(in); got != want {
-			t.Errorf("shellQuote(%q) = %s, want %s", in, got, want)
-		}
-	}
-}

@@ -53,13 +53,17 @@ func pathFile(dir, path string) string {
 	return filepath.Join(dir, fmt.Sprintf("path-%x.json", sha256.Sum256([]byte(path))))
 }
 
-// Origin gives the pin of an origin, ok when there is one.
-func Origin(dir, origin string) (p Pin, ok bool, err error) { return read(originFile(dir, origin)) }
+// Origin gives the pin of an origin, ok when there is one. Without a directory
+// ("") there are no pins.
+func Origin(dir, origin string) (p Pin, ok bool, err error) { return read(dir, originFile(dir, origin)) }
 
 // Path gives the pin of a trail's path, which must be absolute.
-func Path(dir, path string) (p Pin, ok bool, err error) { return read(pathFile(dir, path)) }
+func Path(dir, path string) (p Pin, ok bool, err error) { return read(dir, pathFile(dir, path)) }
 
-func read(name string) (Pin, bool, error) {
+func read(dir, name string) (Pin, bool, error) {
+	if dir == "" {
+		return Pin{}, false, nil
+	}
 	data, err := durable.ReadFile(durable.OS, name, 1<<16)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Pin{}, false, nil
@@ -103,6 +107,9 @@ func write(name string, p Pin) error {
 
 // Forget removes the pin of a path.
 func Forget(dir, path string) error {
+	if dir == "" {
+		return nil
+	}
 	err := os.Remove(pathFile(dir, path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -35,16 +35,16 @@ func ParseSink(s string) (Sink, error) {
 		if words := strings.Fields(command); len(words) > 0 {
 			return commandSink(words), nil
 		}
-		return nil, errors.New("checkpoint sink exec: needs a command")
+		return nil, errors.New("exec: needs a command")
 	}
 	if strings.HasPrefix(s, "syslog:") {
 		if s != "syslog:" {
-			return nil, errors.New("checkpoint sink syslog: takes nothing after the colon")
+			return nil, errors.New("syslog: takes nothing after the colon")
 		}
 		return syslogSink{}, nil
 	}
 	if s == "" {
-		return nil, errors.New("checkpoint sink: empty")
+		return nil, errors.New("it is empty")
 	}
 	return fileSink(strings.TrimPrefix(s, "file:")), nil
 }
