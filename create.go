@@ -167,7 +167,7 @@ func setAsideOld(old, log, state string) (*successorOf, error) {
 		}
 	}
 	if hasLog {
-		if err := os.Rename(old, newLog); err != nil {
+		if err := renameFlagged(durable.OS, old, newLog); err != nil {
 			if hasDir {
 				err = errors.Join(err, os.Rename(newDir, dir))
 			}
@@ -175,6 +175,22 @@ func setAsideOld(old, log, state string) (*successorOf, error) {
 		}
 	}
 	return s, durable.OS.SyncDir(filepath.Dir(old))
+}
+
+// renameFlagged renames a file that may have the append-only flag, which goes
+// with it.
+func renameFlagged(fsys durable.FS, from, to string) error {
+	flagged, err := fsys.AppendOnly(from)
+	if err != nil || !flagged {
+		return errors.Join(err, fsys.Rename(from, to))
+	}
+	if err := fsys.SetAppendOnly(from, false); err != nil {
+		return err
+	}
+	if err := fsys.Rename(from, to); err != nil {
+		return errors.Join(err, fsys.SetAppendOnly(from, true))
+	}
+	return fsys.SetAppendOnly(to, true)
 }
 
 // identityOf is who the trail at path is: as its trail.json says or, where that
@@ -250,6 +266,7 @@ func (t *Trail) create() error {
 		"format": formatVersion, "origin": origin, "profile": "plain", "vkey": vkey, "lifecycle_vkey": vkey,
 		"writer": t.writer(),
 	}
+	t.protection(facts)
 	if s := t.opts.successor; s != nil {
 		facts["successor_of"] = s
 	}

@@ -52,6 +52,11 @@ type Info struct {
 	Encryption    string `json:"encryption"`
 	AccessControl string `json:"access_control"`
 	Spooled       int    `json:"spooled"`
+	// Group may read the log beside its owner; empty if none may.
+	Group string `json:"group"`
+	// AppendOnly says which files have the system's append-only flag: "off",
+	// "sealed" (all sealed segments), "all" (the open one too) or "partly".
+	AppendOnly string `json:"append_only"`
 	// Warnings are what needs somebody's attention.
 	Warnings []string `json:"warnings"`
 }
@@ -91,6 +96,9 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		i.Covered, i.Root = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
 	}
 	t.keyExposure(i)
+	if err := t.howProtected(i); err != nil {
+		return nil, fmt.Errorf("info %s: %w", t.path, err)
+	}
 	if files, err := t.opts.fs.ReadDir(filepath.Join(t.dir, "spool")); err == nil {
 		i.Spooled = len(files)
 	}

@@ -149,6 +149,7 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 		return nil, err
 	}
 	var snap tree.Snapshot
+	defer t.protectOpen()
 	s, err := t.journal.Cut(func(s journal.Segment) ([]byte, error) {
 		var err error
 		if snap, err = t.signer.rootAt(s.First + s.Count); err != nil {
@@ -210,6 +211,9 @@ func (t *Trail) compress(s journal.Segment) (*journal.Segment, error) {
 	sealed, err := t.journal.Compress(s, func() journal.Inspector {
 		return &inspector{store: tree.NewStore(t.opts.fs, t.dir), builder: tree.NewBuilder().RootOnly(), end: s.First + s.Count}
 	})
+	if err == nil {
+		t.protectSealed(sealed.File)
+	}
 	return &sealed, err
 }
 

@@ -73,6 +73,18 @@ type Options struct {
 	// second: a file's path (appended), "exec:COMMAND" (on standard input) or
 	// "syslog:".
 	CheckpointTo []string
+	// Group is a group, by name or number, that may read the trail's lines,
+	// for a log shipper: lines have mode 0640, the directories that lead to
+	// them 0750; everything else, the keys first, stays its owner's. It is
+	// recorded at each opening and holds for what that opening makes; empty
+	// means nobody.
+	Group string
+	// AppendOnly sets the system's append-only flag (chattr +a; Linux, root or
+	// CAP_LINUX_IMMUTABLE), which keeps root too from changing or removing a
+	// file until it is lifted: "sealed" on sealed and set-aside files, "all"
+	// on the open segment too. Empty means off: with the flag on, its owner
+	// can't delete a trail either without chattr -a.
+	AppendOnly string
 	// StateDir is where origins and keys that were seen are pinned; empty
 	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
 	// else ~/.local/state/kaizen-audit/known.
@@ -134,6 +146,16 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if strings.ContainsFunc(out.Origin, func(r rune) bool { return r == '+' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || !utf8.ValidString(out.Origin) {
 		return out, optionError("Origin", "it must be a name without spaces and plus signs, such as example.com/agents")
+	}
+	if out.Group != "" {
+		if _, err := durable.LookupGroup(out.Group); err != nil {
+			return out, optionError("Group", "%w", err)
+		}
+	}
+	switch out.AppendOnly {
+	case "", appendOnlySealed, appendOnlyAll:
+	default:
+		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

@@ -39,6 +39,9 @@ func (t *Trail) openWriter() error {
 	if err != nil {
 		return err
 	}
+	if err := t.mayFlag(); err != nil {
+		return err
+	}
 	if unfinished, err := t.unfinished(); err != nil {
 		return err
 	} else if unfinished {
@@ -269,6 +272,9 @@ func (t *Trail) load(clean, fresh bool) error {
 	if err != nil {
 		return err
 	}
+	if err := t.protectFiles(); err != nil {
+		return err
+	}
 	if err := t.sayWriter(false); err != nil {
 		return explainFull(err)
 	}
@@ -467,9 +473,11 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 			}
 		}
 	}
-	if !fresh && !t.opts.quiet {
-		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_START", action: "trail_opened",
-			outputs: map[string]any{"writer": t.writer(), "durability": t.opts.Durability.String()}}); err != nil {
+	facts := map[string]any{}
+	t.protection(facts)
+	if !fresh && (!t.opts.quiet || len(facts) > 0) {
+		facts["writer"], facts["durability"] = t.writer(), t.opts.Durability.String()
+		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_START", action: "trail_opened", outputs: facts}); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,8 @@ type Trail struct {
 	pin      string // what happened to the pin, for Info
 	warnings warnings
 
+	protected *protected // nil for a reader, and on a test's file system
+
 	// A writer has these; a reader has none.
 	lock     durable.File
 	lockMade bool // there was no lock file
@@ -159,6 +161,11 @@ func open(path string, o Options) (*Trail, error) {
 	if o.ReadOnly {
 		return t, t.openReader()
 	}
+	if o.fs == durable.OS {
+		if err := t.protect(); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.openWriter(); err != nil {
 		t.release()
 		return nil, err
@@ -166,15 +173,15 @@ func open(path string, o Options) (*Trail, error) {
 	return t, nil
 }
 
-// explainOpen adds what to do where the documented path can't be written.
+// explainOpen adds what to do where a path can't be written.
 func explainOpen(err error, path string) error {
-	if !errors.Is(err, fs.ErrPermission) {
+	if _, known := advice.Split(err); known != "" || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	if path == DefaultPath {
-		return fmt.Errorf("%w (run as a user who may write %s, or choose another path: Options.AuditLogPath, Open's path, --log, or KAIZEN_AUDIT_LOG)", err, filepath.Dir(path))
+		return advice.For(err, "run as a user who may write %s, or choose another path: Options.AuditLogPath, Open's path, --log, or KAIZEN_AUDIT_LOG", filepath.Dir(path))
 	}
-	return fmt.Errorf("%w (choose a path that this user may write)", err)
+	return advice.For(err, "choose a path that this user may write")
 }
 
 // openReader checks that there is a trail.
@@ -318,7 +325,7 @@ func (t *Trail) checkPin() error {
 
 // stateDir is where pins are; "" where none are kept.
 func (t *Trail) stateDir() string {
-	if t.opts.fs != durable.OS { // a test's: its paths mean nothing to others
+	if t.opts.fs != durable.OS && t.protected == nil { // a test's: its paths mean nothing to others
 		return ""
 	}
 	if t.opts.StateDir != "" {

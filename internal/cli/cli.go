@@ -42,7 +42,7 @@ type app struct {
 // the exit code. When ctx ends, record stops reading, acknowledges what it
 // accepted and closes the trail; other commands stop.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr), settings: newSettings()}
+	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr)}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -84,6 +84,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetHelpCommand(a.helpCommand())
+	a.settings = newSettings()
 	a.settings.addGlobal(root.PersistentFlags())
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),

@@ -170,7 +170,7 @@ func (d *demo) command(args ...string) error {
 		words[i] = advice.Quote(arg)
 	}
 	d.tell("%s\n", d.app.stdout.paint(faint, "$ "+programName+" "+strings.Join(words, " ")))
-	inner := &app{stdin: bytes.NewReader(nil), stdout: d.app.stdout, stderr: d.app.stderr, stateDir: d.state(), settings: newSettings()}
+	inner := &app{stdin: bytes.NewReader(nil), stdout: d.app.stdout, stderr: d.app.stderr, stateDir: d.state()}
 	root := inner.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(d.ctx)

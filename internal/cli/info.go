@@ -34,13 +34,13 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 			for _, w := range i.Warnings {
 				a.say("warning: %s", w)
 			}
-			sealed, lines, stored := int64(0), int64(0), int64(0)
+			sealed, bytes, stored := int64(0), int64(0), int64(0)
 			for _, s := range i.Segments {
-				sealed, lines, stored = sealed+s.Count, lines+s.Bytes, stored+s.Stored
+				sealed, bytes, stored = sealed+s.Count, bytes+s.Bytes, stored+s.Stored
 			}
 			segments := "none sealed"
 			if len(i.Segments) > 0 {
-				segments = fmt.Sprintf("%d sealed: %d entries, %s of lines in %s", len(i.Segments), sealed, formatBytes(lines), formatBytes(stored))
+				segments = fmt.Sprintf("%d sealed: %d entries, %s of lines in %s", len(i.Segments), sealed, formatBytes(bytes), formatBytes(stored))
 			}
 			anchored := "not known here"
 			if i.AnchoredTo >= 0 {
@@ -58,6 +58,10 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 			if i.Spooled > 0 {
 				spooled = fmt.Sprint(i.Spooled)
 			}
+			lines := "their owner and root"
+			if i.Group != "" {
+				lines = "their owner, group " + i.Group + " and root"
+			}
 			return facts(a.stdout,
 				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey},
 				[2]string{"Profile", i.Profile}, [2]string{"Created", i.Created.UTC().Format(time.RFC3339)},
@@ -65,6 +69,7 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 				[2]string{"Segments", segments},
 				[2]string{"Open segment", fmt.Sprintf("from index %d, %s", i.OpenFirst, formatBytes(i.OpenBytes))},
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
+				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
 				[2]string{"Retention", fmt.Sprintf("%d days", i.RetentionDays)},
 				[2]string{"Encryption", i.Encryption}, [2]string{"Access control", i.AccessControl})

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
@@ -28,10 +29,15 @@ type settings struct {
 	segmentBytes byteSize
 	maxLine      byteSize
 	checkpointTo sinks
+	group        group
+	appendOnly   *choice
 }
 
 func newSettings() settings {
-	return settings{segmentBytes: byteSize{least: 64 << 10}, maxLine: byteSize{least: 1 << 10, most: 1 << 30}}
+	return settings{
+		segmentBytes: byteSize{least: 64 << 10}, maxLine: byteSize{least: 1 << 10, most: 1 << 30},
+		appendOnly: newChoice("off", "sealed", "all"),
+	}
 }
 
 // envPrefix begins the environment variables that are ours. What is not a
@@ -43,7 +49,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -61,6 +67,8 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.segmentBytes, "segment-bytes", "seal a segment at this size, such as 64MiB (default 256MiB)")
 	f.Var(&s.maxLine, "max-line", "longest entry, such as 1MiB (default 16MiB)")
 	f.Var(&s.checkpointTo, "checkpoint-to", "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
+	f.Var(&s.group, "group", "a group that may read the lines, for a log shipper: NAME or GID (default nobody)")
+	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
 }
 
 func (s *settings) addDurability(f *pflag.FlagSet) {
@@ -69,9 +77,13 @@ func (s *settings) addDurability(f *pflag.FlagSet) {
 
 // options are the settings as the library takes them.
 func (s *settings) options() audit.Options {
+	appendOnly := s.appendOnly.value
+	if appendOnly == "off" {
+		appendOnly = ""
+	}
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
-		CheckpointTo: s.checkpointTo,
+		CheckpointTo: s.checkpointTo, Group: string(s.group), AppendOnly: appendOnly,
 	}
 }
 
@@ -366,6 +378,19 @@ func formatBytes(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10) + " B"
+}
+
+// group is a group of the system as a flag.
+type group string
+
+func (g *group) String() string { return string(*g) }
+func (g *group) Type() string   { return "group" }
+func (g *group) Set(s string) error {
+	_, err := durable.LookupGroup(s)
+	if err == nil {
+		*g = group(s)
+	}
+	return err
 }
 
 // choice is a flag that is one of a few words.

@@ -64,6 +64,19 @@ type FS interface {
 	Stat(name string) (fs.FileInfo, error)
 	Chmod(name string, perm fs.FileMode) error
 
+	// Chgrp gives a file or directory to a group, by its number.
+	Chgrp(name string, gid int) error
+
+	// SetAppendOnly sets or lifts the system's append-only flag of a file:
+	// with it nobody, root included, changes, cuts, renames, links or removes
+	// the file, or opens it for writing but to append (chattr(1), a). It is
+	// durable on return. errors.ErrUnsupported where there is no such flag,
+	// fs.ErrPermission without CAP_LINUX_IMMUTABLE.
+	SetAppendOnly(name string, on bool) error
+
+	// AppendOnly reports the flag; false where there is no such flag.
+	AppendOnly(name string) (bool, error)
+
 	// SyncDir makes the names in a directory durable.
 	SyncDir(name string) error
 

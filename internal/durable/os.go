@@ -29,6 +29,7 @@ func (osFS) Mkdir(name string, perm fs.FileMode) error  { return os.Mkdir(name, 
 func (osFS) ReadDir(name string) ([]fs.DirEntry, error) { return os.ReadDir(name) }
 func (osFS) Stat(name string) (fs.FileInfo, error)      { return os.Stat(name) }
 func (osFS) Chmod(name string, perm fs.FileMode) error  { return os.Chmod(name, perm) }
+func (osFS) Chgrp(name string, gid int) error           { return os.Chown(name, -1, gid) }
 func (osFS) SameFile(a, b fs.FileInfo) bool             { return os.SameFile(a, b) }
 
 func (osFS) SyncDir(name string) error {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,4 +133,70 @@ func TestWriteFileOnAFullDiskKeepsTheOldContent(t *testing.T) {
 		t.Error("new content from nowhere")
 	}
 	check(t, durable.WriteFile(durable.OS, name, newContent, 0o600)) // there is room again
+}
+
+// With the flag a file can be appended to and nothing else, until the flag is
+// lifted.
+func TestAppendOnlyFlag(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "a")
+	check(t, durable.CreateFile(durable.OS, name, oldContent, 0o600))
+	err := durable.OS.SetAppendOnly(name, true)
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) {
+		t.Skipf("the flag can't be set here: %v", err)
+	}
+	check(t, err)
+	t.Cleanup(func() { durable.OS.SetAppendOnly(name, false) }) // or the folder could not be removed
+	if on, err := durable.OS.AppendOnly(name); !on || err != nil {
+		t.Errorf("flag %v, %v", on, err)
+	}
+	for what, do := range map[string]func() error{
+		"write": func() error { return durable.CreateFile(durable.OS, name, newContent, 0o600) },
+		"truncate": func() error {
+			f, err := durable.OS.OpenFile(name, os.O_RDWR|os.O_APPEND, 0)
+			if err != nil {
+				return nil
+			}
+			return errors.Join(f.Truncate(0), f.Close())
+		},
+		"rename":       func() error { return durable.OS.Rename(name, name+"2") },
+		"link":         func() error { return durable.OS.Link(name, name+"2") },
+		"replace":      func() error { return durable.WriteFile(durable.OS, name, newContent, 0o600) },
+		"remove":       func() error { return durable.OS.Remove(name) },
+		"chmod":        func() error { return durable.OS.Chmod(name, 0o400) },
+		"open, no app": func() error { _, err := durable.OS.OpenFile(name, os.O_RDWR, 0); return err },
+	} {
+		if err := do(); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v, want a refusal", what, err)
+		}
+	}
+	if replaced(t, durable.OS, name) {
+		t.Error("the file was changed")
+	}
+	f, err := durable.OS.OpenFile(name, os.O_RDWR|os.O_APPEND, 0)
+	check(t, err)
+	_, err = f.Write([]byte("more"))
+	check(t, errors.Join(err, f.Sync(), f.Close()))
+	check(t, durable.OS.SetAppendOnly(name, false))
+	if on, err := durable.OS.AppendOnly(name); on || err != nil {
+		t.Errorf("lifted: flag %v, %v", on, err)
+	}
+	check(t, durable.OS.Remove(name))
+}
+
+func TestLookupGroup(t *testing.T) {
+	for in, want := range map[string]int{"0": 0, "4711": 4711} {
+		if got, err := durable.LookupGroup(in); got != want || err != nil {
+			t.Errorf("%s: %d, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "-1", "no such group", "99999999999"} {
+		if got, err := durable.LookupGroup(in); err == nil {
+			t.Errorf("%q: %d", in, got)
+		}
+	}
+	name := durable.GroupName(0)
+	if got, err := durable.LookupGroup(name); got != 0 || err != nil {
+		t.Errorf("%s: %d, %v", name, got, err)
+	}
 }

@@ -55,7 +55,9 @@ func pathFile(dir, path string) string {
 
 // Origin gives the pin of an origin, ok when there is one. Without a directory
 // ("") there are no pins.
-func Origin(dir, origin string) (p Pin, ok bool, err error) { return read(dir, originFile(dir, origin)) }
+func Origin(dir, origin string) (p Pin, ok bool, err error) {
+	return read(dir, originFile(dir, origin))
+}
 
 // Path gives the pin of a trail's path, which must be absolute.
 func Path(dir, path string) (p Pin, ok bool, err error) { return read(dir, pathFile(dir, path)) }

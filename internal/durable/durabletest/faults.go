@@ -171,6 +171,19 @@ func (f *Faults) Chmod(name string, perm fs.FileMode) error {
 	return f.do(Op{Kind: "chmod", Name: name}, true, func() error { return f.fsys.Chmod(name, perm) })
 }
 
+// Chgrp is the operation chgrp.
+func (f *Faults) Chgrp(name string, gid int) error {
+	return f.do(Op{Kind: "chgrp", Name: name}, true, func() error { return f.fsys.Chgrp(name, gid) })
+}
+
+// SetAppendOnly is the operation append-only.
+func (f *Faults) SetAppendOnly(name string, on bool) error {
+	return f.do(Op{Kind: "append-only", Name: name}, true, func() error { return f.fsys.SetAppendOnly(name, on) })
+}
+
+// AppendOnly is no operation: it only looks.
+func (f *Faults) AppendOnly(name string) (bool, error) { return f.fsys.AppendOnly(name) }
+
 // SyncDir is the operation syncdir.
 func (f *Faults) SyncDir(name string) error {
 	return f.do(Op{Kind: "syncdir", Name: name}, true, func() error { return f.fsys.SyncDir(name) })

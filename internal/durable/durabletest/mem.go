@@ -392,6 +392,20 @@ func (m *Mem) Chmod(name string, perm fs.FileMode) error {
 	return nil
 }
 
+// Chgrp checks the name: no file here has a group.
+func (m *Mem) Chgrp(name string, _ int) error {
+	_, err := m.Stat(name)
+	return err
+}
+
+// SetAppendOnly is not supported, as on file systems without flags.
+func (m *Mem) SetAppendOnly(name string, _ bool) error {
+	return &fs.PathError{Op: "append-only", Path: name, Err: errors.ErrUnsupported}
+}
+
+// AppendOnly is false.
+func (m *Mem) AppendOnly(string) (bool, error) { return false, nil }
+
 // SyncDir puts the names in a directory on the disk.
 func (m *Mem) SyncDir(name string) error {
 	m.mu.Lock()
