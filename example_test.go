@@ -2,6 +2,8 @@ package audit_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -55,6 +57,30 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	// Output: entry 1 durable true
+}
+
+func ExampleTrail_Record() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	ev := toolUse("qa-agent-001", "refund")
+	ev.IdempotencyKey = "refund-4711" // a retry is recorded once
+	first := must(trail.Record(ctx, ev))
+	again := must(trail.Record(ctx, ev))
+	fmt.Println(first.Index, again.Index, first.Digest == again.Digest)
+
+	ev.Success = new(false)
+	_, err := trail.Record(ctx, ev)
+	fmt.Println(errors.Is(err, audit.ErrConflict))
+	_, err = trail.Record(ctx, audit.Event{EventType: "AUDIT_SEAL", AgentID: "a", Action: "x"})
+	fmt.Println(errors.Is(err, audit.ErrRefused), err)
+	// Output:
+	// 1 1 true
+	// true
+	// true event refused: event_type: names that begin with AUDIT_ are the trail's own
 }
 
 func ExampleTrail_RecordBatch() {
@@ -152,7 +178,7 @@ func ExampleTrail_ProveConsistency() {
 	defer trail.Close()
 	proof := must(trail.ProveConsistency(ctx, old))
 	_, err := audit.CheckConsistency(proof, old, trail.VKey())
-	fmt.Println("the trail of now extends that of then:", err == nil)
+	fmt.Println("the trail of now extends that of then:", audit.IsConsistencyProof(proof) && err == nil)
 	// Output: the trail of now extends that of then: true
 }
 
@@ -180,6 +206,81 @@ func ExampleVerifyPath() {
 	// damaged changed
 }
 
+func ExampleTrail_Verify() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	old := must(os.ReadFile(filepath.Join(trail.Dir(), "checkpoint"))) // kept outside
+	vkey := trail.VKey()
+	must(trail.Record(context.Background(), toolUse("a", "calculator")))
+	if err := trail.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	opts.ReadOnly = true // another process may write meanwhile
+	trail = must(audit.Open(path, opts))
+	defer trail.Close()
+	r := must(trail.Verify(context.Background(), &audit.VerifyOptions{Key: vkey, Checkpoint: old, RequireAnchor: true}))
+	fmt.Println(r.Status, r.Anchor, r.Size)
+	// Output: intact checkpoint 3
+}
+
+func ExampleTrail_ComplianceReport() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+	ev := toolUse("qa-agent-001", "calculator")
+	must(trail.Record(ctx, ev))
+	ev.Success = new(false)
+	must(trail.Record(ctx, ev))
+
+	report := must(trail.ComplianceReport(ctx))
+	for _, a := range report.Agents {
+		fmt.Println(a.AgentID, a.Operations, a.Successful)
+	}
+	// Output: qa-agent-001 2 1
+}
+
+// What could not even be handed over to be recorded is counted too.
+func ExampleTrail_NoteRefused() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	_, err := audit.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":7}`))
+	trail.NoteRefused(err)
+	if err := trail.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	opts.ReadOnly = true
+	trail = must(audit.Open(path, opts))
+	defer trail.Close()
+	for e, err := range trail.Query(context.Background(), audit.Query{EventTypes: []string{"AUDIT_REFUSED"}}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s %s\n", e.Action, must(e.Outputs.AppendJSON(nil)))
+	}
+	// Output: events_refused {"count":1,"reasons":{"agent_id: must be a string":1}}
+}
+
+func ExampleTrail_WriteComplianceReport() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	must(trail.Record(context.Background(), toolUse("qa-agent-001", "calculator")))
+
+	var text strings.Builder
+	if err := trail.WriteComplianceReport(context.Background(), &text); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Contains(text.String(), "Total entries: 1"), strings.Contains(text.String(), "Agent: qa-agent-001"))
+	// Output: true true
+}
+
 func ExampleTrail_Rotate() {
 	path, opts, done := scratch()
 	defer done()
@@ -201,8 +302,11 @@ func ExampleTrail_Info() {
 	defer trail.Close()
 
 	info := must(trail.Info(context.Background()))
+	fmt.Println(info.Origin == trail.Origin(), info.VKey == trail.VKey(), info.Path == trail.Path(), info.Dir == trail.Dir())
 	fmt.Println(info.Origin, info.Profile, info.Entries, info.KeyReadableBy)
-	// Output: example.com/agents plain 1 its owner and root
+	// Output:
+	// true true true true
+	// example.com/agents plain 1 its owner and root
 }
 
 func ExampleInit() {
@@ -235,15 +339,146 @@ func ExampleNewAuditTrailManager() {
 	for _, e := range must(manager.QueryByUser(ctx, "user123")) {
 		fmt.Println(e.AgentID, e.Action, e.Success)
 	}
+	fmt.Println(len(must(manager.QueryByAgent(ctx, "qa-agent-001"))), len(must(manager.AuditEntries(ctx))))
 	report := must(manager.ExportComplianceReport(ctx))
 	fmt.Println(strings.Contains(report, "Success rate: 1/1 (100.0%)"))
 	// Output:
 	// qa-agent-001 tool_use:calculator true
+	// 1 1
 	// true
+}
+
+// The documented queries give slices, oldest first.
+func ExampleAuditTrailManager() {
+	path, opts, done := scratch()
+	defer done()
+	ctx := context.Background()
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, Options: *opts}))
+	defer manager.Close()
+	begun := time.Now().Truncate(time.Millisecond)
+	must(manager.RecordEvent(ctx, toolUse("planner", "search")))
+	must(manager.RecordEvent(ctx, toolUse("worker", "calculator")))
+
+	show := func(entries []audit.Entry) {
+		var agents []string
+		for _, e := range entries {
+			agents = append(agents, e.AgentID)
+		}
+		fmt.Println(strings.Join(agents, " "))
+	}
+	show(must(manager.AuditEntries(ctx)))
+	show(must(manager.QueryByAgent(ctx, "worker")))
+	show(must(manager.QueryByTrace(ctx, "run-1")))
+	show(must(manager.QueryByUser(ctx, "user123")))
+	show(must(manager.QueryByTimeRange(ctx, begun, time.Now()))) // both ends included
+	// Output:
+	// planner worker
+	// worker
+	// planner worker
+	// planner worker
+	// planner worker
+}
+
+func ExampleAuditTrailManager_ExportComplianceReport() {
+	path, opts, done := scratch()
+	defer done()
+	ctx := context.Background()
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, Options: *opts}))
+	defer manager.Close()
+	ev := toolUse("qa-agent-001", "calculator")
+	ev.Timestamp = time.Date(2025, 10, 26, 10, 45, 13, 0, time.UTC)
+	ev.DurationMS = 45.2
+	must(manager.RecordEvent(ctx, ev))
+
+	report := must(manager.ExportComplianceReport(ctx))
+	head, _, _ := strings.Cut(report, "\nAudit trail's own entries:") // and what the latest checkpoint covers
+	for line := range strings.Lines(head) {
+		if !strings.HasPrefix(line, "Generated:") { // is never the same
+			fmt.Print(line)
+		}
+	}
+	// Output:
+	// ======================================================================
+	// AUDIT TRAIL COMPLIANCE REPORT
+	// ======================================================================
+	// Total entries: 1
+	// Retention period: 2555 days (7 years)
+	// Encryption: Disabled
+	// Access control: Disabled
+	//
+	// Agent: qa-agent-001
+	//   Total operations: 1
+	//   Success rate: 1/1 (100.0%)
+	//   Recent operations:
+	//     - 2025-10-26T10:45:13: tool_use:calculator (45.2ms)
+}
+
+// What the trail has of a user, as it was recorded, for the user.
+func ExampleAuditTrailManager_ExportUserData() {
+	path, opts, done := scratch()
+	defer done()
+	ctx := context.Background()
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, Options: *opts}))
+	defer manager.Close()
+	must(manager.RecordEvent(ctx, toolUse("qa-agent-001", "calculator")))
+
+	data := must(manager.ExportUserData(ctx, "user123"))
+	var entries []struct {
+		Action string         `json:"action"`
+		Inputs map[string]any `json:"inputs"`
+	}
+	if err := json.Unmarshal([]byte(data), &entries); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(entries)
+	// Output: [{tool_use:calculator map[expression:2+2]}]
+}
+
+// A map is as good as an Event; every documented default is applied.
+func ExampleAuditTrailManager_RecordEvent() {
+	path, opts, done := scratch()
+	defer done()
+	ctx := context.Background()
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, Options: *opts}))
+	defer manager.Close()
+
+	must(manager.RecordEvent(ctx, toolUse("a", "calculator")))
+	must(manager.RecordEvent(ctx, map[string]any{"event_type": "LLM_CALL", "agent_id": "a", "action": "llm_call"}))
+	_, err := manager.RecordEvent(ctx, map[string]any{"event_type": "LLM_CALL", "agent_id": "a"})
+	fmt.Println(err)
+	for _, e := range must(manager.AuditEntries(ctx)) {
+		fmt.Println(e.Index, e.EventType, e.Success, e.DurationMS, e.TraceID != "")
+	}
+	// Output:
+	// event refused: action: is required
+	// 1 TOOL_USE true 0 true
+	// 2 LLM_CALL true 0 true
+}
+
+// What this version does not have is an error, never ignored.
+func ExampleManagerOptions() {
+	path, opts, done := scratch()
+	defer done()
+
+	_, err := audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, EncryptAtRest: true, Options: *opts})
+	fmt.Println(err)
+	// Output: audit trail manager: option EncryptAtRest: not in this version
 }
 
 func ExampleParseEvent() {
 	_, err := audit.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":"a","user_id":"u"}`))
 	fmt.Println(err)
 	// Output: "user_id": is not a member of an event; put it under metadata, inputs or outputs
+}
+
+func ExampleRaw() {
+	o := audit.Raw([]byte(`{"b": 1.50, "a": {"c": "d"}}`)) // order and digits stay
+	fmt.Printf("%s\n", must(o.MarshalJSON()))
+	// Output: {"b":1.50,"a":{"c":"d"}}
+}
+
+func ExampleOf() {
+	o := audit.Of(map[string]any{"result": 4, "by": "calculator"}) // in the order of the names
+	fmt.Printf("%s\n", must(o.MarshalJSON()))
+	// Output: {"by":"calculator","result":4}
 }
