@@ -116,6 +116,9 @@ func (e Entry) Digest() [32]byte { return sha256.Sum256(e.line) }
 // IsTrails reports whether the entry claims to be one of the trail's own.
 func (e Entry) IsTrails() bool { return e.AgentID == TrailAgent }
 
+// IsImported reports whether the entry was recorded elsewhere first.
+func (e Entry) IsImported() bool { return e.RecordedBy.Text("via") == "import" }
+
 // MarshalJSON returns the line, so that an entry is shown as it was recorded.
 func (e Entry) MarshalJSON() ([]byte, error) {
 	if e.line == nil {

@@ -107,6 +107,55 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 	return l.dst, l.err
 }
 
+// AppendEvent appends ev as JSON text that ParseEvent reads as the same event,
+// without a newline: for handing it to another process. Absent members are left
+// out, and an absent timestamp stays absent. Errors are those of AppendLine,
+// but for the length of the line.
+func AppendEvent(dst []byte, ev *Event) ([]byte, error) {
+	begin := len(dst)
+	if err := ev.check(false); err != nil {
+		return dst, err
+	}
+	l := line{dst: append(dst, '{')}
+	l.text(`"event_type":`, "event_type", ev.EventType)
+	switch {
+	case ev.zoneAssumed:
+		l.dst = append(l.dst, `,"timestamp":"`...)
+		l.dst = ev.Timestamp.In(time.Local).AppendFormat(l.dst, localLayouts[0])
+		l.dst = append(l.dst, '"')
+	case !ev.Timestamp.IsZero():
+		l.dst = append(l.dst, `,"timestamp":`...)
+		l.time("timestamp", ev.Timestamp)
+	}
+	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
+	l.some(`,"trace_id":`, "trace_id", ev.TraceID)
+	l.text(`,"action":`, "action", ev.Action)
+	l.object(`,"inputs":`, "inputs", ev.Inputs, false)
+	l.object(`,"outputs":`, "outputs", ev.Outputs, false)
+	if ev.DurationMS != 0 || ev.number != nil {
+		l.dst = append(l.dst, `,"duration_ms":`...)
+		l.duration(ev)
+	}
+	if ev.Success != nil && !*ev.Success {
+		l.dst = append(l.dst, `,"success":false`...)
+	}
+	if ev.Error != nil {
+		l.text(`,"error":`, "error", *ev.Error)
+	}
+	l.object(`,"metadata":`, "metadata", ev.Metadata, false)
+	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
+	l.some(`,"span_id":`, "span_id", ev.SpanID)
+	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
+	l.object(`,"resource":`, "resource", ev.Resource, false)
+	l.some(`,"outcome":`, "outcome", ev.Outcome)
+	l.object(`,"authority":`, "authority", ev.Authority, false)
+	l.some(`,"purpose":`, "purpose", ev.Purpose)
+	if l.err != nil {
+		return dst[:begin], l.err
+	}
+	return append(l.dst, '}'), nil
+}
+
 // check tells what can be told without encoding.
 func (ev *Event) check(trails bool) error {
 	switch {
