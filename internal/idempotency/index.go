@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -329,12 +330,23 @@ func parseRun(data []byte) (*run, error) {
 	return r, nil
 }
 
-// lookup looks a hash up by halving: some 20 reads of the page cache.
+// guesses is how often a lookup guesses where a hash must be, before it halves
+// what is left: hashes are even, so that four or five are enough in a run of a
+// million, where halving needs twenty.
+const guesses = 8
+
+// lookup looks a hash up, in reads of the page cache.
 func (r *run) lookup(m mac) (int64, bool, error) {
 	low, high := int64(0), r.n // it is in [low, high)
+	want := binary.BigEndian.Uint64(m[:])
+	least, most := uint64(0), uint64(math.MaxUint64) // of the first 8 bytes there
 	var b [recordSize]byte
-	for low < high {
+	for step := 0; low < high; step++ {
 		mid := low + (high-low)/2
+		if step < guesses && least < most {
+			share := float64(want-least) / float64(most-least)
+			mid = min(low+int64(share*float64(high-low)), high-1)
+		}
 		if _, err := r.file.ReadAt(b[:], headBytes+mid*recordSize); err != nil {
 			return 0, false, fmt.Errorf("idempotency keys: %w", err)
 		}
@@ -342,9 +354,9 @@ func (r *run) lookup(m mac) (int64, bool, error) {
 		case c == 0:
 			return int64(binary.BigEndian.Uint64(b[len(m):])), true, nil
 		case c < 0:
-			high = mid
+			high, most = mid, binary.BigEndian.Uint64(b[:])
 		default:
-			low = mid + 1
+			low, least = mid+1, binary.BigEndian.Uint64(b[:])
 		}
 	}
 	return 0, false, nil
