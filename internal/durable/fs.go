@@ -53,8 +53,9 @@ type File interface {
 
 // FS is a file system. Names are absolute or relative to the process.
 type FS interface {
-	// OpenFile is os.OpenFile. A new file is not durable until it is synced
-	// and SyncDir of its directory returned.
+	// OpenFile is os.OpenFile for regular files: anything else is refused with
+	// ErrNotRegular and never waited for. A new file is not durable until it
+	// is synced and SyncDir of its directory returned.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Rename(oldname, newname string) error
 	Link(oldname, newname string) error
@@ -91,6 +92,28 @@ type FS interface {
 
 // ErrLocked is returned by FS.Lock when somebody else holds the lock.
 var ErrLocked = errors.New("locked by another process")
+
+// ErrNotRegular is in the error about what stands where a file belongs and is
+// none: a directory, pipe, socket or device.
+var ErrNotRegular = errors.New("not a regular file")
+
+// CheckRegular refuses what is no regular file.
+func CheckRegular(name string, fi fs.FileInfo) error {
+	kind := errors.New("of an unknown kind")
+	switch mode := fi.Mode(); {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		kind = syscall.EISDIR
+	case mode&fs.ModeNamedPipe != 0:
+		kind = errors.New("a named pipe")
+	case mode&fs.ModeSocket != 0:
+		kind = errors.New("a socket")
+	case mode&fs.ModeDevice != 0:
+		kind = errors.New("a device")
+	}
+	return &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w: %w", ErrNotRegular, kind)}
+}
 
 // ReadFile reads a whole file of at most max bytes; a larger one is an error.
 func ReadFile(fsys FS, name string, max int64) ([]byte, error) {

@@ -15,8 +15,25 @@ type osFS struct{}
 type osFile struct{ *os.File }
 
 func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+	// A pipe in the place of a file is not waited for: O_NONBLOCK means nothing
+	// to a regular one.
+	f, err := os.OpenFile(name, flag|syscall.O_NONBLOCK, perm)
+	if errors.Is(err, syscall.ENXIO) { // a socket, or a pipe without a reader
+		if fi, gone := os.Stat(name); gone == nil {
+			if irregular := CheckRegular(name, fi); irregular != nil {
+				return nil, irregular
+			}
+		}
+	}
 	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		err = CheckRegular(name, fi)
+	}
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	return osFile{f}, nil

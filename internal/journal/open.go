@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ const (
 	// nextSuffix ends the name of the successor of the open segment while it
 	// is made, beside it: a rename must not cross file systems.
 	nextSuffix = ".next"
+	// tempSuffix ends the name of a file that is not yet compressed.
+	tempSuffix = ".tmp"
 )
 
 // Open locks the open segment, which must be there, and finds where it begins.
@@ -37,17 +40,35 @@ func Open(opts Options) (*Journal, error) {
 	if err := j.undoSeal(); err != nil {
 		return nil, errors.Join(err, j.file.Close())
 	}
-	j.segments, err = listSegments(opts.FS, opts.Dir)
-	if err == nil {
-		j.first, err = endOfSegments(opts.FS, opts.Dir, j.segments)
-	}
-	if err == nil {
-		err = j.removePlain()
-	}
-	if err != nil {
+	if err := j.find(readManifest(opts.FS, opts.Dir)); err != nil {
 		return nil, errors.Join(err, j.file.Close())
 	}
 	return j, nil
+}
+
+// find lists the segments, with what the manifest says of them. Where a plain
+// file stands beside its compressed one, a crash came before its removal: it is
+// compressed and compared once more, for no word of a manifest is enough to
+// remove lines.
+func (j *Journal) find(known map[int64]Segment) (err error) {
+	if j.segments, err = listSegments(j.opts.FS, j.opts.Dir, known); err != nil {
+		return err
+	}
+	for i, s := range j.segments {
+		if s.Stored == 0 {
+			continue
+		}
+		plain := segmentName(s.First) + plainSuffix
+		_, err := j.opts.FS.Stat(filepath.Join(j.opts.Dir, segmentsDir, plain))
+		switch {
+		case err == nil:
+			j.segments[i] = Segment{First: s.First, Count: s.Count, File: plain}
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	j.first, err = endOfSegments(j.opts.FS, j.opts.Dir, j.segments)
+	return err
 }
 
 // lockedFile opens the open segment for appending and locks it. The name may
@@ -92,6 +113,12 @@ func (j *Journal) undoSeal() error {
 	}
 	for _, f := range files {
 		name := filepath.Join(dir, f.Name())
+		if strings.HasSuffix(name, sealedSuffix+tempSuffix) { // half compressed, and begun again
+			if err := fsys.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
 		fi, err := fsys.Stat(name)
 		if err != nil {
 			return err
@@ -107,19 +134,42 @@ func (j *Journal) undoSeal() error {
 	return nil
 }
 
-// removePlain removes the plain files of segments whose sealed file was read
-// back and listed: a crash came before their removal.
-func (j *Journal) removePlain() error {
-	for _, s := range j.segments {
-		if s.Stored == 0 {
+// Settle counts lines where the manifest's numbers do not fit: the open segment
+// must begin where its first line says, read by begins as for OpenView, and each
+// segment where the one before it ends. What does not fit then either is lines
+// that no segment has, nil for none. What the manifest had wrong is listed anew
+// as Uncompressed segments are given to Compress.
+func (j *Journal) Settle(begins func(line []byte) (first int64, ok bool)) (*GapError, error) {
+	open := j.first
+	if said, ok := begins(firstLine(j.file)); ok {
+		open = said
+	}
+	for i := range j.segments {
+		s, next := &j.segments[i], open
+		if i+1 < len(j.segments) {
+			next = j.segments[i+1].First
+		}
+		if s.First+s.Count == next {
 			continue
 		}
-		err := j.opts.FS.Remove(filepath.Join(j.opts.Dir, segmentsDir, segmentName(s.First)+plainSuffix))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		end, bytes, err := countLines(j.opts.FS, j.opts.Dir, *s)
+		if err != nil {
+			return nil, err
 		}
+		*s = Segment{First: s.First, Count: end - s.First, Bytes: bytes, File: s.File}
 	}
-	return nil
+	end := int64(0)
+	for _, s := range j.segments {
+		if s.First > end {
+			return &GapError{First: end, Count: s.First - end}, nil
+		}
+		end = s.First + s.Count
+	}
+	j.first = end
+	if open > end {
+		return &GapError{First: end, Count: open - end}, nil
+	}
+	return nil, nil
 }
 
 // State is what Replay found at the end of the journal.
@@ -137,18 +187,14 @@ func (j *Journal) Replay(from int64, f func(index int64, line []byte) error) (St
 		if s.First < from && s.First+s.Count <= from {
 			continue
 		}
-		r, err := openSegment(j.opts.FS, j.opts.Dir, s)
-		if err != nil {
-			return State{}, err
-		}
-		_, _, err = eachLine(r, s.First, func(index, _ int64, line []byte) error {
+		_, _, err := eachLineOf(j.opts.FS, j.opts.Dir, s, func(index, _ int64, line []byte) error {
 			if index < from {
 				return nil
 			}
 			return f(index, line)
 		})
-		if err := errors.Join(err, r.Close()); err != nil {
-			return State{}, fmt.Errorf("segment %d: %w", s.First, err)
+		if err != nil {
+			return State{}, err
 		}
 	}
 	fi, err := j.file.Stat()

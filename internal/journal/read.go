@@ -77,31 +77,28 @@ func isSegmentName(name string, first int64) bool {
 
 func segmentName(first int64) string { return fmt.Sprintf("%020d", first) }
 
-// readManifest gives what the manifest says, nothing where there is none.
-func readManifest(fsys durable.FS, dir string) (map[int64]Segment, error) {
+// readManifest gives what the manifest says: nothing where there is none or it
+// is broken. It is a convenience that a writer makes again (docs/format.md §9).
+func readManifest(fsys durable.FS, dir string) map[int64]Segment {
 	data, err := durable.ReadFile(fsys, filepath.Join(dir, "manifest"), maxManifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	list, err := ParseManifest(data)
+	if err != nil {
+		return nil
+	}
 	known := make(map[int64]Segment, len(list))
 	for _, s := range list {
 		known[s.First] = s
 	}
-	return known, err
+	return known
 }
 
 // listSegments lists the segments that are there, ascending. Of a plain and a
 // compressed file the manifest says which counts, and without a word of it the
 // plain one.
-func listSegments(fsys durable.FS, dir string) ([]Segment, error) {
-	known, err := readManifest(fsys, dir)
-	if err != nil {
-		return nil, err
-	}
+func listSegments(fsys durable.FS, dir string, known map[int64]Segment) ([]Segment, error) {
 	files, err := fsys.ReadDir(filepath.Join(dir, segmentsDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -136,10 +133,11 @@ func listSegments(fsys durable.FS, dir string) ([]Segment, error) {
 	}
 	slices.SortFunc(list, func(a, b Segment) int { return cmp.Compare(a.First, b.First) })
 	// Each but the last ends where the next begins; the last is counted by
-	// endOfSegments.
-	for i := range list {
-		if list[i].Count < 0 && i+1 < len(list) {
-			list[i].Count = list[i+1].First - list[i].First
+	// endOfSegments. A manifest that says more than fits is not believed.
+	for i := range list[:max(len(list)-1, 0)] {
+		s, next := &list[i], list[i+1].First
+		if s.Count < 0 || s.First+s.Count > next {
+			*s = Segment{First: s.First, Count: next - s.First, File: s.File}
 		}
 	}
 	return list, nil
@@ -153,17 +151,65 @@ func endOfSegments(fsys durable.FS, dir string, list []Segment) (int64, error) {
 	}
 	last := &list[len(list)-1]
 	if last.Count < 0 {
-		r, err := openSegment(fsys, dir, *last)
+		end, bytes, err := countLines(fsys, dir, *last)
 		if err != nil {
 			return 0, err
-		}
-		end, bytes, err := eachLine(r, last.First, func(int64, int64, []byte) error { return nil })
-		if err := errors.Join(err, r.Close()); err != nil {
-			return 0, fmt.Errorf("segment %d: %w", last.First, err)
 		}
 		last.Count, last.Bytes = end-last.First, bytes
 	}
 	return last.First + last.Count, nil
+}
+
+// countLines gives the index after the last line of a segment and the length of
+// its lines.
+func countLines(fsys durable.FS, dir string, s Segment) (next, bytes int64, err error) {
+	return eachLineOf(fsys, dir, s, func(int64, int64, []byte) error { return nil })
+}
+
+// eachLineOf is eachLine for a segment. What is wrong with its file is a
+// SegmentError, apart from f's own errors.
+func eachLineOf(fsys durable.FS, dir string, s Segment, f func(index, offset int64, line []byte) error) (next, end int64, err error) {
+	next = s.First
+	r, err := openSegment(fsys, dir, s)
+	if err == nil {
+		var failed error
+		next, end, err = eachLine(r, s.First, func(index, offset int64, line []byte) error {
+			failed = f(index, offset, line)
+			return failed
+		})
+		err = errors.Join(err, r.Close())
+		if failed != nil {
+			return next, end, failed
+		}
+	}
+	if err != nil {
+		return next, end, &SegmentError{File: segmentsDir + "/" + s.File, Next: next, Err: err}
+	}
+	return next, end, nil
+}
+
+// SegmentError says that a segment's lines can't be read further.
+type SegmentError struct {
+	File string // below the trail's directory
+	Next int64  // the index that was due
+	Err  error
+}
+
+func (e *SegmentError) Error() string {
+	cause := e.Err
+	var path *fs.PathError
+	if errors.As(cause, &path) {
+		cause = path.Err // the file is named already
+	}
+	return fmt.Sprintf("%s can't be read from entry %d on: %v", e.File, e.Next, cause)
+}
+
+func (e *SegmentError) Unwrap() error { return e.Err }
+
+// Damaged tells a file that is not what it was from one that the system
+// refuses to give out.
+func (e *SegmentError) Damaged() bool {
+	return errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, durable.ErrNotRegular) || !errors.As(e.Err, new(*fs.PathError))
 }
 
 // openSegment opens a segment for reading its lines.
@@ -241,31 +287,42 @@ func eachLine(r io.Reader, first int64, f func(index, offset int64, line []byte)
 
 // View is what a trail had at one moment, for reading. It keeps the open
 // segment's file, so that a seal or the end of the writer does not disturb it.
-// It is safe for concurrent use but for Close.
+// It is safe for concurrent use but for Close and Expect.
 type View struct {
 	fs       durable.FS
 	dir      string
-	file     durable.File
+	name     string       // of the open segment's file
+	file     durable.File // nil where the open segment is gone
 	segments []Segment
 	first    int64
 	bytes    int64 // of the open segment that may be read; -1: all there is
 	next     int64 // index after the last line; -1: not known
 	offsets  []int64
+
+	covered   int64 // lines that there must be at least
+	uncertain error // why covered is not known
 }
 
-// OpenView looks at a trail that another process may be writing.
-func OpenView(fsys durable.FS, path, dir string) (*View, error) {
-	for range 100 {
+// OpenView looks at a trail that another process may be writing. begins reads
+// from the first line of the open segment where that segment begins, if the
+// line says so: what the segments before it do not tell when the last of them
+// is lost. A trail whose open segment is lost can be looked at too.
+func OpenView(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool)) (*View, error) {
+	for try := range 100 {
+		v := &View{fs: fsys, dir: dir, name: filepath.Base(path), bytes: -1, next: -1}
 		f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
-		if err != nil {
+		switch {
+		case err == nil:
+			v.file = f
+		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}
-		v := &View{fs: fsys, dir: dir, file: f, bytes: -1, next: -1}
-		settled, err := v.find(path)
-		if err == nil && settled {
+		settled, err := v.find(path, begins)
+		// One look at a directory that is being changed can miss a file.
+		if err == nil && settled && (try > 0 || !v.lacks()) {
 			return v, nil
 		}
-		f.Close()
+		v.Close()
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -273,11 +330,21 @@ func OpenView(fsys durable.FS, path, dir string) (*View, error) {
 	return nil, fmt.Errorf("%s: segments change faster than they can be listed", path)
 }
 
+// Expect says how many lines the trail must have at least: those that a
+// checkpoint covers, read before the view was opened. err says why that is not
+// known, and a scan then says that it may lack something at the end.
+func (v *View) Expect(covered int64, err error) { v.covered, v.uncertain = covered, err }
+
 // find lists the segments and tells where the open one begins (docs/format.md
 // §4). It is settled when the path is still this file's afterwards.
-func (v *View) find(path string) (settled bool, err error) {
-	if v.segments, err = listSegments(v.fs, v.dir); err != nil {
+func (v *View) find(path string, begins func(line []byte) (int64, bool)) (settled bool, err error) {
+	if v.segments, err = listSegments(v.fs, v.dir, readManifest(v.fs, v.dir)); err != nil {
 		return false, err
+	}
+	if v.file == nil {
+		_, err := v.fs.Stat(path)
+		v.first, _ = v.end()
+		return errors.Is(err, fs.ErrNotExist), nil
 	}
 	mine, err := v.file.Stat()
 	if err != nil {
@@ -295,10 +362,56 @@ func (v *View) find(path string) (settled bool, err error) {
 			return v.unmoved(path, mine)
 		}
 	}
-	if v.first, err = endOfSegments(v.fs, v.dir, v.segments); err != nil {
-		return false, err
+	said, ok := begins(firstLine(v.file))
+	if n := len(v.segments); ok && n > 0 && said != v.segments[n-1].First+v.segments[n-1].Count {
+		v.segments[n-1].Count = -1 // its lines tell, not the manifest
+	}
+	var broken bool
+	v.first, broken = v.end()
+	if ok && (said > v.first || broken && said > v.segments[len(v.segments)-1].First) {
+		v.first = said // what lies between is lost
 	}
 	return v.unmoved(path, mine)
+}
+
+// end is endOfSegments, or as far as the last segment's lines can be read.
+func (v *View) end() (first int64, broken bool) {
+	first, err := endOfSegments(v.fs, v.dir, v.segments)
+	if err == nil {
+		return first, false
+	}
+	last := v.segments[len(v.segments)-1]
+	var lost *SegmentError
+	if errors.As(err, &lost) {
+		return lost.Next, true
+	}
+	return last.First, true
+}
+
+// maxFirstLine bounds what is read of the open segment's first line: an entry
+// of a seal is some hundred bytes and as much again for each change of keys.
+const maxFirstLine = 64 << 10
+
+// firstLine is nil where there is none of that length.
+func firstLine(f io.ReaderAt) []byte {
+	buf := make([]byte, maxFirstLine)
+	n, _ := f.ReadAt(buf, 0)
+	if n = lineEnd(buf[:n]); n == 0 || buf[n-1] != '\n' {
+		return nil
+	}
+	return buf[:n-1]
+}
+
+// lacks reports whether segments are missing from the list.
+func (v *View) lacks() bool {
+	next := int64(0)
+	for _, p := range v.Parts() {
+		if p.First > next {
+			return true
+		}
+		next = p.First + max(p.Count, 0)
+	}
+	return false
 }
 
 func (v *View) unmoved(path string, mine fs.FileInfo) (bool, error) {
@@ -320,55 +433,167 @@ func (j *Journal) View() (*View, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return &View{
-		fs: j.opts.FS, dir: j.opts.Dir, file: f, segments: slices.Clone(j.segments),
+		fs: j.opts.FS, dir: j.opts.Dir, name: filepath.Base(j.opts.Path), file: f, segments: slices.Clone(j.segments),
 		first: j.first, bytes: j.size, next: j.next, offsets: slices.Clone(j.offsets),
 	}, nil
 }
 
 // Close closes the view's file.
-func (v *View) Close() error { return v.file.Close() }
-
-// Parts gives the view's segments, ascending; the last is the open one, which
-// has no File, and a Count of -1 where it is not known.
-func (v *View) Parts() []Segment {
-	last := Segment{First: v.first, Count: -1}
-	if v.next >= 0 {
-		last.Count = v.next - v.first
+func (v *View) Close() error {
+	if v.file == nil {
+		return nil
 	}
-	return append(slices.Clone(v.segments), last)
+	return v.file.Close()
+}
+
+// Part is a segment of a view.
+type Part struct {
+	Segment       // Count is -1 where it is not known
+	Open    bool  // the open segment, which has no File
+	Until   int64 // where the next one begins, or what the trail must have; -1: not known
+	why     error // why Until is not known
+}
+
+// Parts gives the view's segments, ascending; the last is the open one. The
+// first has no lines and no File where the beginning of the trail is missing.
+func (v *View) Parts() []Part {
+	parts := make([]Part, 0, len(v.segments)+2)
+	for _, s := range v.segments {
+		parts = append(parts, Part{Segment: s})
+	}
+	open := Part{Segment: Segment{First: v.first, Count: -1}, Open: true, Until: v.covered}
+	switch {
+	case v.next >= 0:
+		open.Count = v.next - v.first
+	case v.file == nil:
+		open.Count = 0
+	}
+	if v.uncertain != nil {
+		open.Until, open.why = -1, v.uncertain
+	}
+	parts = append(parts, open)
+	if parts[0].First > 0 {
+		parts = slices.Insert(parts, 0, Part{})
+	}
+	for i := range parts[:len(parts)-1] {
+		parts[i].Until = parts[i+1].First
+	}
+	return parts
+}
+
+// GapError names entries that can't be read: an answer from the rest is not
+// complete.
+type GapError struct {
+	First int64 `json:"first"` // the first index that is missing
+	Count int64 `json:"count"` // how many; -1: not known
+	Err   error `json:"-"`     // why, where more is known than that no file has them
+}
+
+func (e *GapError) Error() string {
+	which := fmt.Sprintf("entry %d is missing", e.First)
+	switch {
+	case e.Count < 0:
+		which = fmt.Sprintf("from entry %d on some may be missing", e.First)
+	case e.Count > 1:
+		which = fmt.Sprintf("entries %d to %d are missing", e.First, e.First+e.Count-1)
+	}
+	if e.Err == nil {
+		return which
+	}
+	return which + ": " + e.Err.Error()
+}
+
+func (e *GapError) Unwrap() error { return e.Err }
+
+// Gap is what is missing after a part whose last line has the index before
+// next, err being why its lines ended; nil for nothing.
+func (p Part) Gap(next int64, err error) *GapError {
+	switch {
+	case next < p.Until:
+		return &GapError{next, p.Until - next, err}
+	case err != nil:
+		return &GapError{next, -1, err}
+	case p.Until < 0:
+		return &GapError{next, -1, p.why}
+	}
+	return nil
 }
 
 // Part gives f every complete line of one of Parts, with its index. line is
-// valid during the call. It returns the index after the last one.
-func (v *View) Part(ctx context.Context, s Segment, f func(index int64, line []byte) error) (next int64, err error) {
-	var r io.Reader
-	if s.File == "" {
-		end := v.bytes
-		if end < 0 {
-			fi, err := v.file.Stat()
-			if err != nil {
-				return 0, err
-			}
-			end = fi.Size()
-		}
-		r = sectionOf(v.file, 0, end)
-	} else {
-		c, err := openSegment(v.fs, v.dir, s)
-		if err != nil {
-			return 0, err
-		}
-		defer c.Close()
-		r = c
-	}
-	next, _, err = eachLine(r, s.First, func(index, _ int64, line []byte) error {
+// valid during the call. It returns the index after the last one. The error is
+// f's, ctx's, or a SegmentError.
+func (v *View) Part(ctx context.Context, p Part, f func(index int64, line []byte) error) (next int64, err error) {
+	each := func(index, _ int64, line []byte) error {
 		if index%256 == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 		}
 		return f(index, line)
-	})
+	}
+	switch {
+	case p.Open && v.file != nil:
+		end := v.bytes
+		if end < 0 {
+			fi, err := v.file.Stat()
+			if err != nil {
+				return p.First, &SegmentError{v.name, p.First, err}
+			}
+			end = fi.Size()
+		}
+		var failed error
+		next, _, err = eachLine(sectionOf(v.file, 0, end), p.First, func(index, offset int64, line []byte) error {
+			failed = each(index, offset, line)
+			return failed
+		})
+		if err != nil && failed == nil {
+			err = &SegmentError{v.name, next, err}
+		}
+		return next, err
+	case p.File == "":
+		return p.First, nil
+	}
+	next, _, err = eachLineOf(v.fs, v.dir, p.Segment, each)
 	return next, err
+}
+
+// Bytes is how many bytes of lines a part has, as far as that is known: what is
+// stored, where the manifest does not say more.
+func (v *View) Bytes(p Part) int64 {
+	switch {
+	case p.Open && v.bytes >= 0:
+		return v.bytes
+	case p.Open && v.file != nil:
+		if fi, err := v.file.Stat(); err == nil {
+			return fi.Size()
+		}
+	case p.Bytes > 0:
+		return p.Bytes
+	case p.File != "":
+		if fi, err := v.fs.Stat(filepath.Join(v.dir, segmentsDir, p.File)); err == nil {
+			return fi.Size()
+		}
+	}
+	return 0
+}
+
+// Gaps is what is missing from the view, told from the names of its segments
+// and the lines of those whose number is not listed.
+func (v *View) Gaps(ctx context.Context) ([]*GapError, error) {
+	var gaps []*GapError
+	for _, p := range v.Parts() {
+		next, err := p.First+p.Count, error(nil)
+		if p.Count < 0 || p.File != "" && p.Stored == 0 {
+			next, err = v.Part(ctx, p, func(int64, []byte) error { return nil })
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
+		if gap := p.Gap(next, err); gap != nil {
+			gaps = append(gaps, gap)
+		}
+	}
+	return gaps, nil
 }
 
 // Count is the number of complete lines up to the end of the view.
@@ -377,7 +602,11 @@ func (v *View) Count(ctx context.Context) (int64, error) {
 		return v.next, nil
 	}
 	parts := v.Parts()
-	return v.Part(ctx, parts[len(parts)-1], func(int64, []byte) error { return nil })
+	next, err := v.Part(ctx, parts[len(parts)-1], func(int64, []byte) error { return nil })
+	if errors.As(err, new(*SegmentError)) {
+		err = nil // as far as it can be read
+	}
+	return next, err
 }
 
 // Line gives the line at index.
@@ -397,7 +626,7 @@ func (v *View) Line(ctx context.Context, index int64) ([]byte, error) {
 		return found
 	}
 	var err error
-	if k := (index - v.first) / offsetEvery; index >= v.first && k < int64(len(v.offsets)) && v.bytes >= 0 {
+	if k := (index - v.first) / offsetEvery; index >= v.first && v.file != nil && k < int64(len(v.offsets)) && v.bytes >= 0 {
 		_, _, err = eachLine(sectionOf(v.file, v.offsets[k], v.bytes), v.first+k*offsetEvery,
 			func(at, _ int64, l []byte) error { return take(at, l) })
 	} else {

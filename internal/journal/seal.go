@@ -184,7 +184,8 @@ func (j *Journal) undoLink(kept string) error {
 	return nil
 }
 
-// Uncompressed lists the cut-off segments that wait for Compress.
+// Uncompressed lists the segments that wait for Compress: those that were cut
+// off, and those that the manifest lacks.
 func (j *Journal) Uncompressed() []Segment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -225,7 +226,8 @@ type Inspector interface {
 
 // Compress makes the sealed file of a cut-off segment, reads it back, lists it
 // in the manifest and removes the plain file (invariant 6). inspect makes a
-// fresh Inspector; both passes must agree.
+// fresh Inspector; both passes must agree. A segment that is compressed and
+// was not listed is inspected once, and listed.
 func (j *Journal) Compress(s Segment, inspect func() Inspector) (Segment, error) {
 	sealed, err := j.compress(s, inspect)
 	if err != nil {
@@ -239,7 +241,10 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 	dir := filepath.Join(j.opts.Dir, segmentsDir)
 	plain := filepath.Join(dir, segmentName(s.First)+plainSuffix)
 	target := filepath.Join(dir, segmentName(s.First)+sealedSuffix)
-	tmp := target + ".tmp"
+	tmp := target + tempSuffix
+	if s.File == filepath.Base(target) {
+		return j.relist(s, inspect())
+	}
 
 	first, err := j.writeSealed(plain, tmp, s, inspect())
 	if err != nil {
@@ -257,13 +262,10 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 		}
 	}
 	// Crash until here: the plain file counts, this is done again.
-	f, err := openSegment(fsys, j.opts.Dir, Segment{First: s.First, File: filepath.Base(target)})
-	if err != nil {
-		return s, err
-	}
 	again := inspect()
-	next, bytes, err := eachLine(f, s.First, func(index, _ int64, line []byte) error { return again.Line(index, line) })
-	if err := errors.Join(err, f.Close()); err != nil {
+	next, bytes, err := eachLineOf(fsys, j.opts.Dir, Segment{First: s.First, File: filepath.Base(target)},
+		func(index, _ int64, line []byte) error { return again.Line(index, line) })
+	if err != nil {
 		return s, fmt.Errorf("read back: %w", err)
 	}
 	root, _, err := again.Done()
@@ -278,6 +280,26 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 	}
 	// Crash from here on: the manifest says that the sealed file counts.
 	return first, errors.Join(fsys.Remove(plain), fsys.SyncDir(dir))
+}
+
+// relist lists a compressed segment whose place in the manifest was lost.
+func (j *Journal) relist(s Segment, look Inspector) (Segment, error) {
+	next, bytes, err := eachLineOf(j.opts.FS, j.opts.Dir, s, func(index, _ int64, line []byte) error { return look.Line(index, line) })
+	if err != nil {
+		return s, err
+	}
+	if next-s.First != s.Count {
+		return s, fmt.Errorf("%s has %d lines where the next segment begins after %d", s.File, next-s.First, s.Count)
+	}
+	fi, err := j.opts.FS.Stat(filepath.Join(j.opts.Dir, segmentsDir, s.File))
+	if err != nil {
+		return s, err
+	}
+	s.Bytes, s.Stored = bytes, fi.Size()
+	if s.Root, s.Bounds, err = look.Done(); err != nil {
+		return s, err
+	}
+	return s, j.list(s)
 }
 
 // list puts a sealed segment into the manifest. One runs at a time.

@@ -18,35 +18,32 @@ import (
 )
 
 // Run gives the entries of a view that a query wants, in its order. The query
-// must have passed Check. A line that is broken is an error with its index;
-// what follows it is given all the same.
-func Run(ctx context.Context, view *journal.View, q Query) iter.Seq2[entry.Entry, error] {
+// must have passed Check. A line that is broken is an error with its index, and
+// what is missing between two entries is a journal.GapError where it belongs;
+// what follows is given all the same. progress, if any, is told of the bytes of
+// lines that were read and how many may be to read.
+func Run(ctx context.Context, view *journal.View, q Query, progress func(done, total int64)) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
-		m := compile(&q)
-		low, high := int64(0), int64(math.MaxInt64) // indexes wanted, high excluded
+		s := scan{matcher: compile(&q), view: view, low: 0, high: math.MaxInt64, left: q.Limit, yield: yield, progress: progress}
 		if q.Cursor != "" {
 			at, _ := strconv.ParseInt(q.Cursor, 10, 64)
 			if q.Order == Newest {
-				high = at
+				s.high = at
 			} else {
-				low = at + 1
+				s.low = at + 1
 			}
 		}
 		parts := view.Parts()
 		if q.Order == Newest {
 			slices.Reverse(parts)
 		}
-		left := q.Limit
 		for _, part := range parts {
-			if !m.mayHave(part, low, high) {
-				continue
+			if s.mayHave(part.Segment, s.low, s.high) {
+				s.total += view.Bytes(part)
 			}
-			var err error
-			if q.Order == Newest {
-				err = m.newest(ctx, view, part, low, high, &left, yield)
-			} else {
-				err = m.oldest(ctx, view, part, low, high, &left, yield)
-			}
+		}
+		for _, part := range parts {
+			err := s.part(ctx, part)
 			if errors.Is(err, errEnough) {
 				return
 			}
@@ -61,31 +58,98 @@ func Run(ctx context.Context, view *journal.View, q Query) iter.Seq2[entry.Entry
 // errEnough ends a scan: the limit is reached, or the caller has stopped.
 var errEnough = errors.New("enough")
 
-func (m *matcher) oldest(ctx context.Context, view *journal.View, part journal.Segment, low, high int64, left *int,
-	yield func(entry.Entry, error) bool) error {
-	_, err := view.Part(ctx, part, func(index int64, line []byte) error {
-		if index < low {
+// scan is a query that runs.
+type scan struct {
+	*matcher
+	view        *journal.View
+	low, high   int64 // indexes wanted, high excluded
+	left        int   // until the limit
+	yield       func(entry.Entry, error) bool
+	progress    func(done, total int64)
+	done, total int64 // bytes of lines
+}
+
+// part gives what a part has, and what is missing after it.
+func (s *scan) part(ctx context.Context, part journal.Part) error {
+	if !s.mayHave(part.Segment, s.low, s.high) {
+		next := part.First + part.Count
+		if part.Count < 0 {
+			next = max(part.First, part.Until)
+		}
+		return s.gap(part.Gap(next, nil))
+	}
+	if s.q.Order == Newest {
+		return s.newest(ctx, part)
+	}
+	next, err := s.view.Part(ctx, part, func(index int64, line []byte) error {
+		s.tell(line)
+		if index < s.low {
 			return nil
 		}
-		if index >= high {
+		if index >= s.high {
 			return errEnough
 		}
-		e, ok, err := m.try(index, line)
+		e, ok, err := s.try(index, line)
 		if !ok && err == nil {
 			return nil
 		}
-		if !yield(e, err) {
+		return s.give(e, err)
+	})
+	return s.after(part, next, err)
+}
+
+// after tells what is missing after a part that was read.
+func (s *scan) after(part journal.Part, next int64, err error) error {
+	if err != nil && !errors.As(err, new(*journal.SegmentError)) {
+		return err
+	}
+	return s.gap(part.Gap(next, err))
+}
+
+// gap gives a gap, as far as it lies where entries are wanted.
+func (s *scan) gap(g *journal.GapError) error {
+	if g == nil || g.First >= s.high {
+		return nil
+	}
+	if g.Count >= 0 {
+		end := min(g.First+g.Count, s.high)
+		g.First = max(g.First, s.low)
+		if g.Count = end - g.First; g.Count <= 0 {
+			return nil
+		}
+	}
+	if !s.yield(entry.Entry{Index: g.First}, g) {
+		return errEnough
+	}
+	return nil
+}
+
+// give gives one result.
+func (s *scan) give(e entry.Entry, err error) error {
+	if !s.yield(e, err) {
+		return errEnough
+	}
+	if err == nil && s.q.Limit > 0 {
+		if s.left--; s.left == 0 {
 			return errEnough
 		}
-		if err == nil && m.q.Limit > 0 {
-			if *left--; *left == 0 {
-				return errEnough
-			}
-		}
-		return nil
-	})
-	return err
+	}
+	return nil
 }
+
+func (s *scan) tell(line []byte) {
+	if s.progress != nil {
+		before := s.done
+		s.done += int64(len(line)) + 1
+		if s.done/progressBytes != before/progressBytes {
+			s.progress(s.done, max(s.total, s.done))
+		}
+	}
+}
+
+// progressBytes is how many bytes of lines lie between two calls of progress:
+// a hundred a second at the rate of a scan on one core.
+const progressBytes = 4 << 20
 
 // found is a result that waits for its turn.
 type found struct {
@@ -95,34 +159,29 @@ type found struct {
 
 // newest reads a part forward, as it must, and gives its results backward. With
 // a limit only the last ones are held; without, it is the part's matches.
-func (m *matcher) newest(ctx context.Context, view *journal.View, part journal.Segment, low, high int64, left *int,
-	yield func(entry.Entry, error) bool) error {
+func (s *scan) newest(ctx context.Context, part journal.Part) error {
 	var hits []found
-	_, err := view.Part(ctx, part, func(index int64, line []byte) error {
-		if index < low || index >= high {
+	next, err := s.view.Part(ctx, part, func(index int64, line []byte) error {
+		s.tell(line)
+		if index < s.low || index >= s.high {
 			return nil
 		}
-		e, ok, err := m.try(index, line)
+		e, ok, err := s.try(index, line)
 		if !ok && err == nil {
 			return nil
 		}
 		hits = append(hits, found{e, err})
-		if m.q.Limit > 0 && len(hits) >= 2**left+16 {
-			hits = slices.Delete(hits, 0, len(hits)-*left)
+		if s.q.Limit > 0 && len(hits) >= 2*s.left+16 {
+			hits = slices.Delete(hits, 0, len(hits)-s.left)
 		}
 		return nil
 	})
-	if err != nil {
+	if err := s.after(part, next, err); err != nil {
 		return err
 	}
 	for _, h := range slices.Backward(hits) {
-		if !yield(h.e, h.err) {
-			return errEnough
-		}
-		if h.err == nil && m.q.Limit > 0 {
-			if *left--; *left == 0 {
-				return errEnough
-			}
+		if err := s.give(h.e, h.err); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -116,6 +116,12 @@ func parseIdentity(data []byte) (identity, error) {
 	return id, nil
 }
 
+// signatureError is errSignature and, for errors.As, what note says.
+type signatureError struct{ cause error }
+
+func (e signatureError) Error() string   { return errSignature.Error() }
+func (e signatureError) Unwrap() []error { return []error{errSignature, e.cause} }
+
 // head is a checkpoint (c2sp.org/tlog-checkpoint).
 type head struct {
 	size int64
@@ -138,7 +144,7 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 		var unknown *note.UnverifiedNoteError
 		var invalid *note.InvalidSignatureError
 		if errors.As(err, &unknown) || errors.As(err, &invalid) {
-			return head{}, errSignature
+			return head{}, signatureError{err}
 		}
 		return head{}, errUnparsable
 	}
@@ -164,6 +170,27 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 		return head{}, errUnparsable
 	}
 	return head{size: size, root: hash(root)}, nil
+}
+
+// originOf is the origin of what has the form of a signed checkpoint; its
+// signature is not looked at.
+func originOf(signed []byte) (string, error) {
+	// note.Open tells the form of a note before it looks for a key.
+	var unknown *note.UnverifiedNoteError
+	if _, err := note.Open(signed, note.VerifierList()); !errors.As(err, &unknown) {
+		return "", ErrNoCheckpoint
+	}
+	lines := strings.Split(unknown.Note.Text, "\n")
+	if len(lines) < 4 || lines[0] == "" {
+		return "", ErrNoCheckpoint
+	}
+	if _, err := strconv.ParseUint(lines[1], 10, 63); err != nil {
+		return "", ErrNoCheckpoint
+	}
+	if root, err := base64.StdEncoding.DecodeString(lines[2]); err != nil || len(root) != len(hash{}) {
+		return "", ErrNoCheckpoint
+	}
+	return lines[0], nil
 }
 
 // bundles is the level of entry bundles, as a tile's.

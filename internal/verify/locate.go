@@ -55,7 +55,7 @@ func (v *verification) judgeLines(ctx context.Context, cpu slots, s scanned, lis
 
 // stopped is the finding for lines that can't be followed.
 func stopped(s *stop) Finding {
-	what := "the lines can't be read further"
+	what := s.file + " can't be read further"
 	switch s.problem {
 	case Missing:
 		what = "lines are missing"

@@ -26,7 +26,7 @@ type Options struct {
 	// PinnedKey was seen before and kept outside the trail.
 	PinnedKey string
 	// Checkpoint is an older signed checkpoint from outside; nil for none. One
-	// that is empty is damage, not none.
+	// that is empty is an error, not none.
 	Checkpoint []byte
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
@@ -43,8 +43,9 @@ type Options struct {
 const tries = 3
 
 // Verify checks a trail. Damage is in the report. The error is ctx's, or that
-// an option's key is none, and then there is no report; or it says that the
-// operating system refused a file, and the report calls that unreadable.
+// an option's key or checkpoint is none (ErrNoCheckpoint) or another trail's
+// (ErrOtherTrail), and then there is no report; or it says that the operating
+// system refused a file, and the report calls that unreadable.
 func Verify(ctx context.Context, opts Options) (*Report, error) {
 	for _, key := range []string{opts.Key, opts.PinnedKey} {
 		if key == "" {
@@ -52,6 +53,11 @@ func Verify(ctx context.Context, opts Options) (*Report, error) {
 		}
 		if _, err := note.NewVerifier(key); err != nil {
 			return nil, fmt.Errorf("verify: verifier key: %w", err)
+		}
+	}
+	if opts.Checkpoint != nil {
+		if _, err := originOf(opts.Checkpoint); err != nil {
+			return nil, err
 		}
 	}
 	log := resolve(opts.LogPath)
@@ -64,6 +70,9 @@ func Verify(ctx context.Context, opts Options) (*Report, error) {
 		}
 		if errors.Is(err, errMoved) && try < tries {
 			continue
+		}
+		if errors.Is(err, ErrNoCheckpoint) || errors.Is(err, ErrOtherTrail) {
+			return nil, err
 		}
 		if err != nil {
 			r.Status, r.Detail = Unreadable, err.Error()
@@ -226,12 +235,8 @@ func (v *verification) readHeads() error {
 		return err
 	}
 	if v.opts.Checkpoint != nil {
-		h, err := parseCheckpoint(v.opts.Checkpoint, v.key)
-		if err != nil {
-			v.find(Checkpoint, "", problemOf(err), "the checkpoint that was given does not belong to this trail: "+err.Error())
-		} else {
-			v.given = &h
-			v.heads = append(v.heads, h)
+		if err := v.readGiven(); err != nil {
+			return err
 		}
 	}
 	slices.SortStableFunc(v.heads, func(a, b head) int { return cmp.Compare(a.size, b.size) })
@@ -244,6 +249,40 @@ func (v *verification) readHeads() error {
 		}
 		i, _ := slices.BinarySearchFunc(v.heads, v.latest.size+1, func(h head, size int64) int { return cmp.Compare(h.size, size) })
 		v.heads = slices.Insert(v.heads, i, *v.latest)
+	}
+	return nil
+}
+
+// What is wrong with Options.Checkpoint when that says nothing of the trail.
+var (
+	// ErrNoCheckpoint: it is not a signed checkpoint.
+	ErrNoCheckpoint = errors.New("what was given is not a signed checkpoint")
+	// ErrOtherTrail: it is one of another trail.
+	ErrOtherTrail = errors.New("the checkpoint that was given is another trail's")
+)
+
+// readGiven reads the checkpoint from outside. One of the trail's origin that
+// another key signed is damage: the trail may have been made anew.
+func (v *verification) readGiven() error {
+	origin, err := originOf(v.opts.Checkpoint)
+	if err != nil {
+		return err
+	}
+	if origin != v.key.Name() {
+		return fmt.Errorf("%w: it is of %q, and this trail is %s", ErrOtherTrail, origin, v.key.Name())
+	}
+	h, err := parseCheckpoint(v.opts.Checkpoint, v.key)
+	var invalid *note.InvalidSignatureError
+	switch {
+	case errors.As(err, &invalid):
+		return fmt.Errorf("%w: its signature is not of its text, which was changed", ErrNoCheckpoint)
+	case errors.Is(err, errSignature):
+		v.find(Checkpoint, "", BadSignature, "the checkpoint that was given is of this origin and signed by another key: the trail may have been made anew")
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrNoCheckpoint, err)
+	default:
+		v.given = &h
+		v.heads = append(v.heads, h)
 	}
 	return nil
 }

@@ -192,10 +192,7 @@ func (m *Mem) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, e
 
 func (m *Mem) open(name string, flag int, perm fs.FileMode) (*inode, error) {
 	if rooted(name) == "/" && name != "" {
-		if flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) != 0 {
-			return nil, syscall.EISDIR
-		}
-		return m.root, nil
+		return nil, syscall.EISDIR
 	}
 	parent, base, err := m.walkParent(name)
 	if err != nil {
@@ -210,7 +207,7 @@ func (m *Mem) open(name string, flag int, perm fs.FileMode) (*inode, error) {
 		m.set(parent, change{set: base, node: n})
 	case flag&os.O_CREATE != 0 && flag&os.O_EXCL != 0:
 		return nil, syscall.EEXIST
-	case n.dir != nil && flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) != 0:
+	case n.dir != nil:
 		return nil, syscall.EISDIR
 	case n.file != nil && flag&os.O_TRUNC != 0:
 		m.truncate(n, 0)
