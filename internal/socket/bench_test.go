@@ -1,0 +1,91 @@
+package socket_test
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
+)
+
+// BenchmarkMemory is the transport alone: nothing is written. One operation is
+// one event.
+func BenchmarkMemory(b *testing.B) {
+	h := newMemoryHolder()
+	h.keep = false
+	benchServed(b, serve(b, h))
+}
+
+func benchServed(b *testing.B, s served) {
+	for _, clients := range []int{1, 64} {
+		b.Run(fmt.Sprintf("single/clients=%d", clients), func(b *testing.B) { benchClients(b, s, clients, 1, 1) })
+	}
+	b.Run("single/clients=1/callers=64", func(b *testing.B) { benchClients(b, s, 1, 64, 1) })
+	for _, clients := range []int{1, 4, 64} {
+		b.Run(fmt.Sprintf("batch=500/clients=%d", clients), func(b *testing.B) { benchClients(b, s, clients, 1, 500) })
+	}
+}
+
+// benchClients records b.N events from clients with a connection and some
+// callers each.
+func benchClients(b *testing.B, s served, clients, callers, batch int) {
+	ctx := b.Context()
+	all := make([]*socket.Client, clients)
+	for i := range all {
+		c, err := socket.Dial(ctx, s.dir, "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		all[i] = c
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	rounds := b.N/(clients*callers*batch) + 1
+	run := strconv.FormatInt(time.Now().UnixNano(), 36)
+	start := time.Now()
+	var wg sync.WaitGroup
+	for i, c := range all {
+		for k := range callers {
+			wg.Go(func() {
+				lines := make([][]byte, batch)
+				for round := range rounds {
+					for n := range lines {
+						lines[n] = appendEvent(lines[n][:0], run, i, k, round, n)
+					}
+					if batch == 1 {
+						if _, err := c.Record(ctx, lines[0]); err != nil {
+							b.Error(err)
+							return
+						}
+						continue
+					}
+					for _, res := range c.RecordBatch(ctx, lines) {
+						if res.Err != nil {
+							b.Error(res.Err)
+							return
+						}
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	b.ReportMetric(float64(rounds*clients*callers*batch)/time.Since(start).Seconds(), "events/s")
+}
+
+var eventHead, eventTail = func() (string, string) {
+	e := string(event(""))
+	return e[:len(e)-2], e[len(e)-2:]
+}()
+
+// appendEvent is event with a key of its own, without allocation.
+func appendEvent(dst []byte, run string, parts ...int) []byte {
+	dst = append(append(dst, eventHead...), run...)
+	for _, p := range parts {
+		dst = strconv.AppendInt(append(dst, '.'), int64(p), 10)
+	}
+	return append(dst, eventTail...)
+}

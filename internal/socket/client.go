@@ -1,0 +1,554 @@
+package socket
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+)
+
+const (
+	// pendingBytes is what waits to be written before callers wait for room.
+	pendingBytes = 1 << 20
+	// answerBuffer holds what one read takes, and bounds one answer.
+	answerBuffer = 64 << 10
+)
+
+// Client speaks to the holder of a trail. All events go over one connection,
+// which is made anew when it is needed and gone: a call that fails with
+// ErrGone does not spoil the next.
+type Client struct {
+	dir        string
+	durability Durability
+	http       *http.Client
+
+	mu     sync.Mutex
+	stream *clientStream // the latest; nil before the first event
+	closed bool
+}
+
+// Dial connects to the holder of the trail whose directory is dir and asks
+// what it holds. An empty durability is the holder's. An error that is
+// fs.ErrNotExist or syscall.ECONNREFUSED says that nobody listens.
+func Dial(ctx context.Context, dir string, d Durability) (*Client, error) {
+	c := &Client{dir: dir, durability: d}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dial(ctx, dir)
+			if err != nil {
+				return nil, err
+			}
+			return conn, nil
+		},
+		DisableCompression: true,
+		MaxIdleConns:       2,
+		IdleConnTimeout:    time.Minute, // before the holder's
+	}}
+	if _, err := c.Info(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("dial %s: %w", filepath.Join(dir, Name), err)
+	}
+	return c, nil
+}
+
+// Close closes the connections. Calls that wait get ErrGone.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	s := c.stream
+	c.closed = true
+	c.mu.Unlock()
+	if s != nil {
+		s.fail(errors.New("the client was closed"))
+		<-s.done
+	}
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+// Info asks what the holder holds.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	var info Info
+	err := c.ask(ctx, http.MethodGet, "/v1/trail", nil, func(b []byte) error { return json.Unmarshal(b, &info) })
+	return info, err
+}
+
+// NoteReading has a reading recorded that was made without the holder.
+func (c *Client) NoteReading(ctx context.Context, r Reading) (entry.Receipt, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return entry.Receipt{}, err
+	}
+	var receipt entry.Receipt
+	err = c.ask(ctx, http.MethodPost, "/v1/readings", body, func(b []byte) (err error) {
+		receipt, err = parseAnswer(b)
+		return err
+	})
+	return receipt, err
+}
+
+// maxAnswer bounds an answer that is read whole.
+const maxAnswer = 1 << 20
+
+// ask sends one small request.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte, read func([]byte) error) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return gone(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return gone(err)
+	}
+	if err := failed(resp, b); err != nil {
+		return err
+	}
+	if err := read(b); err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			return err
+		}
+		return &Error{Code: Protocol, Message: "the answer can't be read: " + err.Error()}
+	}
+	return nil
+}
+
+// gone is ErrGone and its cause.
+func gone(cause error) error { return fmt.Errorf("%w: %w", ErrGone, cause) }
+
+// failed is the error that an answer as a whole is, if it is one.
+func failed(resp *http.Response, body []byte) error {
+	if v := resp.Header.Get(versionHeader); v != strconv.Itoa(Version) {
+		return &Error{Code: Protocol, Message: "whoever listens does not speak version 1 of the protocol"}
+	}
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	if _, err := parseAnswer(body); errors.As(err, new(*Error)) {
+		return err
+	}
+	return &Error{Code: Protocol, Message: "the answer is " + resp.Status}
+}
+
+// Record has the holder record one event, a JSON object as entry.ParseEvent
+// takes it, and returns its receipt. Calls at the same time share writes and
+// commits; nobody waits for others to come.
+//
+// The event should have an idempotency key. ctx bounds the wait, not the fate:
+// when it ends, the error is the context's and an *Error of code Unknown. When
+// the connection breaks it is ErrGone. In both cases the event may be recorded
+// or not, and sending it again with its key records it once. Any other error
+// is the holder's *Error, or says that the event is no line.
+func (c *Client) Record(ctx context.Context, event []byte) (entry.Receipt, error) {
+	call := calls.Get().(*call)
+	call.left = 1
+	call.results = append(call.results[:0], Result{})
+	if err := c.send(ctx, call, event); err != nil {
+		return entry.Receipt{}, err
+	}
+	if err := call.wait(ctx); err != nil {
+		return entry.Receipt{}, err
+	}
+	res := call.results[0]
+	call.results[0] = Result{}
+	calls.Put(call)
+	return res.Receipt, res.Err
+}
+
+// RecordBatch is Record for many events with one wait: they are sent together
+// and recorded in order. result[i] is what became of events[i].
+func (c *Client) RecordBatch(ctx context.Context, events [][]byte) []Result {
+	if len(events) == 0 {
+		return nil
+	}
+	call := &call{left: len(events), results: make([]Result, len(events)), answered: make(chan struct{}, 1)}
+	err := c.send(ctx, call, events...)
+	if err == nil {
+		err = call.wait(ctx)
+	}
+	if err == nil {
+		return call.results
+	}
+	// The stream may still write to call.results.
+	failed := make([]Result, len(events))
+	for i := range failed {
+		failed[i].Err = err
+	}
+	return failed
+}
+
+// call is a caller's events until all are answered.
+type call struct {
+	results  []Result
+	left     int // under the stream's mu, or whose queue it has left
+	answered chan struct{}
+}
+
+var calls = sync.Pool{New: func() any { return &call{answered: make(chan struct{}, 1)} }}
+
+// answer takes the next answer, from the stream.
+func (c *call) answer(res Result) (last bool) {
+	c.results[len(c.results)-c.left] = res
+	c.left--
+	if c.left == 0 {
+		c.answered <- struct{}{}
+		return true
+	}
+	return false
+}
+
+// wait returns when all is answered. After an error the call is the stream's.
+func (c *call) wait(ctx context.Context) error {
+	select {
+	case <-c.answered:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-c.answered:
+		return nil
+	default:
+		return fmt.Errorf("%w: %w", &Error{Code: Unknown, Message: "no answer came in time, and whether the event was recorded is not known"}, ctx.Err())
+	}
+}
+
+// send hands events to the stream, opening one where there is none. After an
+// error nothing of the call was sent.
+func (c *Client) send(ctx context.Context, call *call, events ...[]byte) error {
+	for _, ev := range events {
+		if blank(ev) || bytes.IndexByte(ev, '\n') >= 0 {
+			return &Error{Code: Refused, Message: "an event must be one line of JSON"}
+		}
+	}
+	for again := false; ; again = true {
+		s, err := c.open(ctx)
+		if err != nil {
+			return err
+		}
+		err = s.send(ctx, call, events)
+		if !errors.Is(err, errEnded) || again {
+			return err
+		}
+	}
+}
+
+// open gives the stream, a new one when the latest has ended.
+func (c *Client) open(ctx context.Context) (*clientStream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, gone(net.ErrClosed)
+	}
+	if c.stream != nil && !c.stream.ended() {
+		return c.stream, nil
+	}
+	conn, err := dial(ctx, c.dir)
+	if err != nil {
+		return nil, gone(err)
+	}
+	c.stream = startStream(conn, c.durability)
+	return c.stream, nil
+}
+
+// errEnded: the stream took no more events. The call was not sent.
+var errEnded = fmt.Errorf("%w: nothing was sent", ErrGone)
+
+// clientStream is one POST /v1/events. It speaks HTTP itself: through
+// http.Transport and a pipe an event cost three more switches of goroutines.
+type clientStream struct {
+	conn net.Conn
+	wake chan struct{} // one element: there is something to write
+	done chan struct{} // closed when both goroutines have ended
+	stop chan struct{} // closed with err set
+
+	mu      sync.Mutex
+	pending []byte        // what is to be written, behind chunkHead bytes
+	spare   []byte        // its buffer of the write before
+	room    chan struct{} // closed when pending was taken; made by who waits for it
+	queue   []*call       // unanswered, from first on, in order
+	first   int
+	err     error // what ended the stream
+}
+
+// chunkHead is how long the head of a chunk is: eight hex digits and a line
+// end (RFC 9112 §7.1 allows leading zeros).
+const chunkHead = 10
+
+func startStream(conn net.Conn, d Durability) *clientStream {
+	s := &clientStream{conn: conn, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
+	path := "/v1/events"
+	if d != "" {
+		path += "?durability=" + string(d)
+	}
+	head := "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+	var wg sync.WaitGroup
+	wg.Go(func() { s.fail(s.write(head)) })
+	wg.Go(func() { s.fail(s.read()) })
+	go func() {
+		wg.Wait()
+		close(s.done)
+	}()
+	return s
+}
+
+func (s *clientStream) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
+// fail ends the stream; what is unanswered gets the error.
+func (s *clientStream) fail(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	close(s.stop)
+	left := s.queue[s.first:]
+	s.queue, s.first = nil, 0
+	s.mu.Unlock()
+	s.conn.Close()
+	if !errors.As(err, new(*Error)) {
+		err = gone(err)
+	}
+	for _, c := range left {
+		for !c.answer(Result{Err: err}) {
+		}
+	}
+}
+
+// send queues a call's events, and waits for room before.
+func (s *clientStream) send(ctx context.Context, c *call, events [][]byte) error {
+	s.mu.Lock()
+	for s.err == nil && len(s.pending) > pendingBytes {
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.mu.Unlock()
+		select {
+		case <-room:
+		case <-s.stop:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return errEnded
+	}
+	first := len(s.pending) == 0
+	if first {
+		s.pending = append(s.spare[:0], make([]byte, chunkHead)...)
+		s.spare = nil
+	}
+	for _, ev := range events {
+		s.pending = append(append(s.pending, ev...), '\n')
+	}
+	s.push(c)
+	if first {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// push adds to the queue; mu is held.
+func (s *clientStream) push(c *call) {
+	if s.first > 0 && len(s.queue) == cap(s.queue) {
+		n := copy(s.queue, s.queue[s.first:])
+		clear(s.queue[n:])
+		s.queue, s.first = s.queue[:n], 0
+	}
+	s.queue = append(s.queue, c)
+}
+
+// write sends what is pending, chunk after chunk, until the stream ends.
+func (s *clientStream) write(head string) error {
+	if _, err := io.WriteString(s.conn, head); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-s.wake:
+		case <-s.stop:
+			return nil
+		}
+		// Whoever is about to send as well comes first: alone this costs
+		// nothing.
+		runtime.Gosched()
+		s.mu.Lock()
+		chunk := s.pending
+		s.pending = nil
+		if s.room != nil {
+			close(s.room)
+			s.room = nil
+		}
+		s.mu.Unlock()
+		size := len(chunk) - chunkHead
+		for i := chunkHead - 3; i >= 0; i-- {
+			chunk[i] = "0123456789abcdef"[size&15]
+			size >>= 4
+		}
+		chunk[chunkHead-2], chunk[chunkHead-1] = '\r', '\n'
+		chunk = append(chunk, '\r', '\n')
+		if _, err := s.conn.Write(chunk); err != nil {
+			// The answer may say why: it ends the stream, and is here soon.
+			select {
+			case <-s.stop:
+			case <-time.After(time.Second):
+			}
+			return err
+		}
+		if cap(chunk) <= 2*pendingBytes { // a giant is left to the collector
+			s.mu.Lock()
+			s.spare = chunk
+			s.mu.Unlock()
+		}
+	}
+}
+
+// read gives the answers to the calls in order, until the stream ends.
+func (s *clientStream) read() error {
+	resp, err := http.ReadResponse(bufio.NewReader(s.conn), &http.Request{Method: http.MethodPost})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get(versionHeader) == "" {
+		b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		if err != nil {
+			return err
+		}
+		return failed(resp, b)
+	}
+	lines := bufio.NewReaderSize(resp.Body, answerBuffer)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		var res Result
+		res.Receipt, res.Err = parseAnswer(line)
+		if res.Err != nil && !errors.As(res.Err, new(*Error)) {
+			return res.Err
+		}
+		if !s.answer(res) {
+			return errors.New("an answer came that nobody waits for")
+		}
+	}
+}
+
+// answer gives an answer to the first call of the queue.
+func (s *clientStream) answer(res Result) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == len(s.queue) {
+		return false
+	}
+	if s.queue[s.first].answer(res) {
+		s.queue[s.first] = nil
+		if s.first++; s.first == len(s.queue) {
+			s.queue, s.first = s.queue[:0], 0
+		}
+	}
+	return true
+}
+
+// errAnswer: what came is no answer of this protocol.
+var errAnswer = errors.New("an answer can't be read")
+
+// parseAnswer reads a receipt, or the error that came in its place as an
+// *Error. What a holder of this version writes is read without reflection.
+func parseAnswer(line []byte) (entry.Receipt, error) {
+	if r, ok := parseReceipt(line); ok {
+		return r, nil
+	}
+	var a struct {
+		Index   *int64 `json:"index"`
+		EventID string `json:"event_id"`
+		Digest  string `json:"digest"`
+		Durable *bool  `json:"durable"`
+		Error   *struct {
+			Code      Code   `json:"code"`
+			Message   string `json:"message"`
+			Supported []int  `json:"supported"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(line, &a); err != nil {
+		return entry.Receipt{}, errAnswer
+	}
+	if a.Error != nil {
+		return entry.Receipt{}, &Error{Code: a.Error.Code, Message: a.Error.Message, Supported: a.Error.Supported}
+	}
+	if a.Index == nil {
+		return entry.Receipt{}, errAnswer
+	}
+	r := entry.Receipt{Index: *a.Index, EventID: a.EventID, Durable: a.Durable == nil || *a.Durable}
+	if n, err := hex.Decode(r.Digest[:], []byte(a.Digest)); err != nil || n != len(r.Digest) {
+		return entry.Receipt{}, errAnswer
+	}
+	return r, nil
+}
+
+// parseReceipt reads a receipt as entry.Receipt writes it.
+func parseReceipt(b []byte) (r entry.Receipt, ok bool) {
+	b, ok = bytes.CutPrefix(b, []byte(`{"index":`))
+	if !ok {
+		return r, false
+	}
+	digits := 0
+	for digits < len(b) && digits < 18 && '0' <= b[digits] && b[digits] <= '9' {
+		r.Index = 10*r.Index + int64(b[digits]-'0')
+		digits++
+	}
+	const idLen, digestLen = 36, 2 * len(r.Digest)
+	b, ok = bytes.CutPrefix(b[digits:], []byte(`,"event_id":"`))
+	if !ok || digits == 0 || len(b) < idLen {
+		return r, false
+	}
+	id := b[:idLen]
+	for _, c := range id {
+		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return r, false
+		}
+	}
+	b, ok = bytes.CutPrefix(b[idLen:], []byte(`","digest":"`))
+	if !ok || len(b) < digestLen {
+		return r, false
+	}
+	if _, err := hex.Decode(r.Digest[:], b[:digestLen]); err != nil {
+		return r, false
+	}
+	switch string(bytes.TrimRight(b[digestLen:], "\r\n")) {
+	case `"}`:
+		r.Durable = true
+	case `","durable":false}`:
+	default:
+		return r, false
+	}
+	r.EventID = string(id)
+	return r, true
+}

@@ -1,0 +1,68 @@
+package socket
+
+import (
+	"io"
+	"time"
+)
+
+// SetPatience shortens how long a server waits for an event and for the rest
+// of a line.
+func (s *Server) SetPatience(idle, line time.Duration) { s.idle, s.line = idle, line }
+
+// Conns is how many connections there are.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// LongLinesLeft is what long lines of the own user may still have.
+func (s *Server) LongLinesLeft() int64 { return s.own.left.Load() }
+
+// Limits.
+const (
+	MaxConns   = maxConns
+	MaxForeign = maxForeign
+)
+
+// MakingDir is where the socket is made.
+const MakingDir = makingDir
+
+// ParseAnswer, ParseReceipt, ParseQuery and Lines are for the fuzz tests.
+var (
+	ParseAnswer  = parseAnswer
+	ParseReceipt = parseReceipt
+	ParseQuery   = parseQuery
+)
+
+// Lines splits what src gives. It returns the lines, nil in place of one that
+// was passed over, and the bytes of the largest buffer.
+func Lines(src io.Reader, max int, shared int64) (lines []string, errs []error, largest int, balanced bool) {
+	var b budget
+	b.left.Store(shared)
+	r := lineReader{src: src, max: max, shared: &b}
+	for {
+		for line, ok, err := r.next(); ok; line, ok, err = r.next() {
+			lines, errs = append(lines, string(line)), append(errs, err)
+		}
+		if r.end != nil {
+			break
+		}
+		r.fill()
+		largest = len(r.buf)
+	}
+	r.release()
+	return lines, errs, largest, b.left.Load() == shared
+}
+
+// ErrLongLine and ErrNoRoom are in the place of lines that were passed over.
+var (
+	ErrLongLine = errLongLine
+	ErrNoRoom   = errNoRoom
+)
+
+// Sizes of buffers.
+const (
+	OwnBuffer   = ownBuffer
+	BatchBuffer = batchBuffer
+)

@@ -1,0 +1,197 @@
+package socket
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"strconv"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/query"
+)
+
+// Version is the protocol's, the 1 in /v1/.
+const Version = 1
+
+// versionHeader carries Version in every answer.
+const versionHeader = "Kaizen-Audit-Protocol"
+
+// Name is the socket's file in the trail's directory.
+const Name = "sock"
+
+// Code says what an error means to the one who asked.
+type Code string
+
+// Codes of errors, as docs/protocol.md has them.
+const (
+	Refused  Code = "refused"   // the event or reading can't be recorded as it is; don't retry
+	Conflict Code = "conflict"  // the idempotency key was used for another event
+	Full     Code = "full"      // not recorded: no space; may be retried
+	Closed   Code = "closed"    // not recorded: the holder is ending; take it to the next holder
+	Stopped  Code = "stopped"   // not acknowledged: a write or sync failed; retry with the same key
+	Unknown  Code = "unknown"   // the outcome is not known; retry with the same key
+	Busy     Code = "busy"      // not recorded: a limit of the holder; retry later
+	Denied   Code = "denied"    // the peer may not do this
+	Protocol Code = "protocol"  // the request is not one of this version
+	NotFound Code = "not_found" // there is no such thing
+	Internal Code = "internal"  // none of the others
+)
+
+// status is the HTTP status of a request that failed as a whole.
+func (c Code) status() int {
+	switch c {
+	case Refused, Protocol:
+		return 400
+	case Denied:
+		return 403
+	case NotFound:
+		return 404
+	case Conflict:
+		return 409
+	case Closed, Stopped, Busy:
+		return 503
+	case Full:
+		return 507
+	}
+	return 500
+}
+
+// Error is an error as it goes over the socket. A Holder gives it for what has
+// a code; any other error of a Holder is Internal.
+type Error struct {
+	Code    Code
+	Message string
+	// Supported are the versions of the one who answers, with code Protocol.
+	Supported []int
+}
+
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return string(e.Code)
+	}
+	return e.Message
+}
+
+// Is makes errors.Is(err, &Error{Code: c}) ask for a code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Message == "" && t.Code == e.Code
+}
+
+// ErrGone is in the error of every call whose answer did not come: the
+// connection to the holder broke, and whether an event was recorded is not
+// known. Sent again with the same idempotency key, to this holder or the next,
+// it is recorded once.
+var ErrGone = errors.New("connection to the trail's holder is gone")
+
+// asError is err in the socket's terms.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: Internal, Message: err.Error()}
+}
+
+// appendError appends {"error":{…}}.
+func appendError(dst []byte, err error) []byte {
+	e := asError(err)
+	dst = append(dst, `{"error":{"code":"`...)
+	dst = append(dst, e.Code...)
+	dst = append(dst, `","message":`...)
+	var ok bool
+	if dst, ok = entry.AppendString(dst, e.Message); !ok { // not UTF-8, as a file's name may be
+		text, _ := json.Marshal(e.Message)
+		dst = append(dst, text...)
+	}
+	for i, v := range e.Supported {
+		if i == 0 {
+			dst = append(dst, `,"supported":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(dst, int64(v), 10)
+		if i == len(e.Supported)-1 {
+			dst = append(dst, ']')
+		}
+	}
+	return append(dst, `}}`...)
+}
+
+// Durability says when an event is answered: "durable", "written" or "queued";
+// empty means as the holder does it.
+type Durability string
+
+func (d Durability) known() bool { return d == "durable" || d == "written" || d == "queued" }
+
+// Info is what GET /v1/trail says about the trail and its holder.
+type Info struct {
+	Protocol   int        `json:"protocol"`
+	Origin     string     `json:"origin"`
+	VKey       string     `json:"vkey"`
+	Path       string     `json:"path"`    // of the log, as the holder has it
+	Version    string     `json:"version"` // of the holder's program
+	PID        int        `json:"pid"`     // of the holder
+	Durability Durability `json:"durability"`
+	MaxLine    int        `json:"max_line"` // bytes of the longest event that is read
+	Size       int64      `json:"size"`     // entries
+	Covered    int64      `json:"covered"`  // entries that the latest checkpoint covers
+}
+
+// Reading is what POST /v1/readings says: somebody read the trail's files
+// and has it recorded.
+type Reading struct {
+	EventType string          `json:"event_type"`
+	Action    string          `json:"action"`
+	Inputs    json.RawMessage `json:"inputs,omitempty"`
+	Outputs   json.RawMessage `json:"outputs,omitempty"`
+}
+
+// Peer is the process at the other end, as the kernel says.
+type Peer struct {
+	UID int
+	PID int // 0 where the system does not tell
+}
+
+// RecordedBy is the recorded_by member of what the peer hands over:
+// {"principal":"uid:1000","pid":4711,"via":"socket"}.
+func (p Peer) RecordedBy() []byte {
+	b := strconv.AppendInt([]byte(`{"principal":"uid:`), int64(p.UID), 10)
+	b = append(b, '"')
+	if p.PID != 0 {
+		b = append(b, `,"pid":`...)
+		b = strconv.AppendInt(b, int64(p.PID), 10)
+	}
+	return append(b, `,"via":"socket"}`...)
+}
+
+// Result is what became of one event: its receipt, or the error.
+type Result struct {
+	Receipt entry.Receipt
+	Err     error
+}
+
+// Holder is the trail behind the socket. Its methods are called from many
+// goroutines at once. Their errors that mean something to a peer are or wrap
+// an *Error.
+type Holder interface {
+	// Info tells of the trail. Durability and MaxLine never change.
+	Info(context.Context) (Info, error)
+	// Record records events in order as one batch, and puts what became of
+	// events[i] into results[i], which is zero before. They are as durable as
+	// d says, or more, when it returns. The context is never cancelled. The
+	// events share memory that is used again when Record returns: it must keep
+	// no part of them, nor of results.
+	Record(ctx context.Context, by Peer, events []entry.Event, d Durability, results []Result)
+	// NoteRefused counts an event that could not even be parsed.
+	NoteRefused(by Peer, err error)
+	// NoteReading records a reading that the peer made by itself.
+	NoteReading(ctx context.Context, by Peer, r Reading) (entry.Receipt, error)
+	// Query gives entries, and records the reading before the first.
+	Query(ctx context.Context, by Peer, q query.Query) iter.Seq2[entry.Entry, error]
+	// Report makes the compliance report as "text" or "json", and records it.
+	Report(ctx context.Context, by Peer, format string) ([]byte, error)
+	// ExportUser gives what is held about a user, as JSON, and records it.
+	ExportUser(ctx context.Context, by Peer, user string) ([]byte, error)
+}
