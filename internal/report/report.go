@@ -49,7 +49,7 @@ const (
 // Report is the compliance report. Its JSON shape only grows.
 type Report struct {
 	Generated time.Time `json:"generated"`
-	// TotalEntries counts the agents' own entries.
+	// TotalEntries counts the agents' own entries that were recorded here.
 	TotalEntries  int64 `json:"total_entries"`
 	RetentionDays int   `json:"retention_days"`
 	Encryption    State `json:"encryption"`
@@ -62,14 +62,27 @@ type Report struct {
 	Agents []Agent `json:"agents"`
 	// OwnEntries counts the trail's own entries.
 	OwnEntries int64 `json:"own_entries"`
+	// ImportedEntries counts entries that another log had first. They are not
+	// in TotalEntries: the trail vouches for them from their import on only.
+	ImportedEntries int64 `json:"imported_entries"`
 	// Unattributed counts entries that are encrypted as a whole, so that their
 	// agent can't be read here. They are in TotalEntries.
 	Unattributed int64 `json:"unattributed_entries"`
 	// Broken counts lines that are no entries, the first at index BrokenFirst.
 	// They are not in TotalEntries.
-	Broken      int64       `json:"broken_lines"`
-	BrokenFirst *int64      `json:"broken_first,omitempty"`
-	Checkpoint  *Checkpoint `json:"checkpoint"`
+	Broken      int64  `json:"broken_lines"`
+	BrokenFirst *int64 `json:"broken_first,omitempty"`
+	// Missing are entries that could not be read, ascending: what they were is
+	// not in the report.
+	Missing    []Gap       `json:"missing,omitempty"`
+	Checkpoint *Checkpoint `json:"checkpoint"`
+}
+
+// Gap is a range of entries that are missing.
+type Gap struct {
+	First  int64  `json:"first"`
+	Count  int64  `json:"count"` // -1: not known
+	Detail string `json:"detail"`
 }
 
 // Agent is what one agent did.
@@ -77,6 +90,8 @@ type Agent struct {
 	AgentID    string `json:"agent_id"`
 	Operations int64  `json:"total_operations"`
 	Successful int64  `json:"successful_operations"`
+	// Imported operations are in none of the other numbers.
+	Imported int64 `json:"imported_operations,omitempty"`
 	// Recent are the last operations by index, at most three, the oldest of
 	// them first.
 	Recent []Operation `json:"recent_operations"`
@@ -130,6 +145,11 @@ func (b *Builder) Add(e entry.Entry) {
 		r.OwnEntries++
 		return
 	}
+	if e.IsImported() {
+		r.ImportedEntries++
+		b.agent(e.AgentID).Imported++
+		return
+	}
 	r.TotalEntries++
 	whole := sealedWhole(e.Line())
 	b.addEncryption(e.Index, whole || sealedInPart(e.Policy))
@@ -137,14 +157,7 @@ func (b *Builder) Add(e entry.Entry) {
 		r.Unattributed++
 		return
 	}
-	at, ok := b.agents[e.AgentID]
-	if !ok {
-		at = len(r.Agents)
-		id := strings.Clone(e.AgentID)
-		r.Agents = append(r.Agents, Agent{AgentID: id, Recent: make([]Operation, 0, recentOperations)})
-		b.agents[id] = at
-	}
-	a := &r.Agents[at]
+	a := b.agent(e.AgentID)
 	a.Operations++
 	if e.Success {
 		a.Successful++
@@ -158,12 +171,28 @@ func (b *Builder) Add(e entry.Entry) {
 	})
 }
 
+// agent is what is known of an agent so far.
+func (b *Builder) agent(id string) *Agent {
+	r := &b.report
+	at, ok := b.agents[id]
+	if !ok {
+		at = len(r.Agents)
+		id = strings.Clone(id)
+		r.Agents = append(r.Agents, Agent{AgentID: id, Recent: make([]Operation, 0, recentOperations)})
+		b.agents[id] = at
+	}
+	return &r.Agents[at]
+}
+
 // AddBroken counts a line that is no entry.
 func (b *Builder) AddBroken(index int64) {
 	if b.report.Broken++; b.report.BrokenFirst == nil {
 		b.report.BrokenFirst = &index
 	}
 }
+
+// AddMissing notes entries that are missing.
+func (b *Builder) AddMissing(g Gap) { b.report.Missing = append(b.report.Missing, g) }
 
 func (b *Builder) addEncryption(index int64, encrypted bool) {
 	if encrypted {

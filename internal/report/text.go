@@ -32,17 +32,26 @@ func (r *Report) WriteText(w io.Writer) error {
 		line("Agent: %s", Printable(a.AgentID))
 		line("  Total operations: %s", count(a.Operations))
 		line("  Success rate: %s/%s (%.1f%%)", count(a.Successful), count(a.Operations), a.SuccessRate())
+		if a.Imported > 0 {
+			line("  Imported operations: %s", count(a.Imported))
+		}
 		line("  Recent operations:")
 		for _, o := range a.Recent {
 			line("    - %s: %s (%.1fms)", o.Timestamp.UTC().Format(operationTime), Printable(o.Action), o.DurationMS)
 		}
 		line("")
 	}
+	if r.ImportedEntries > 0 {
+		line("Imported entries: %s (integrity only from their import on)", count(r.ImportedEntries))
+	}
 	if r.Unattributed > 0 {
 		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
 	}
 	if r.Broken > 0 {
 		line("Broken lines: %s (the first at index %d)", count(r.Broken), *r.BrokenFirst)
+	}
+	for _, g := range r.Missing {
+		line("Incomplete: %s", Printable(g.Detail))
 	}
 	line("Audit trail's own entries: %s", count(r.OwnEntries))
 	if c := r.Checkpoint; c != nil {
