@@ -26,12 +26,27 @@ each-module = @failed=; for m in $(MODULES); do \
 # $(call dirs-with,REGEXP) is the directories of test files that have REGEXP.
 dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r dirname | sort -u)
 
-.PHONY: all build test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
+# The Python of the tests, 3.9 or newer.
+PYTHON      ?= python3
+VENV        := clients/python/.venv
+
+.PHONY: all build python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
 
 all: build
 
 build:
 	$(GO) build -trimpath -o bin/kaizen-audit ./cmd/kaizen-audit
+
+# The Python client: built and installed with pip as a user does it, in a
+# folder of its own, and run against the binary. The frameworks that it adapts
+# to are tested where pip can have them.
+python: build
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-index ./clients/python
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --retries 0 --timeout 10 \
+		-r clients/python/tests/requirements.txt >/dev/null 2>&1 || echo "python: no package index: tests with real frameworks are skipped"
+	cd clients/python/tests && KAIZEN_AUDIT_BIN=$(CURDIR)/bin/kaizen-audit \
+		../.venv/bin/python -W error::ResourceWarning -m unittest
 
 # The race tests are last, so that their summary ends the output.
 test: format vet staticcheck vuln fuzz race
