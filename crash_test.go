@@ -77,7 +77,7 @@ func (h *history) saw(trail *Trail) {
 // allLines reads every line of a trail that nobody writes.
 func allLines(t testing.TB, fsys durable.FS, path string) [][]byte {
 	t.Helper()
-	view, err := journal.OpenView(fsys, path, trailDir(path))
+	view, err := journal.OpenView(fsys, path, trailDir(path), segmentAfterSeal)
 	if err != nil {
 		t.Fatal(err)
 	}

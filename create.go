@@ -354,17 +354,29 @@ func lockedBy(lock durable.File, err error) error {
 	if !errors.Is(err, durable.ErrLocked) {
 		return err
 	}
-	return fmt.Errorf("%w: %s", ErrLocked, holder(lock))
+	who, shares := holder(lock)
+	return &lockedError{who, shares}
 }
 
-func holder(lock durable.File) string {
+// holder is what the lock says about who holds it: shares is also true where
+// it says nothing yet.
+func holder(lock durable.File) (who string, shares bool) {
 	data := make([]byte, 4096)
 	n, _ := lock.ReadAt(data, 0)
 	var w writer
 	if json.Unmarshal(data[:n], &w) != nil || w.PID == 0 {
-		return "its holder has not said who it is"
+		return "its holder has not said who it is", true
 	}
-	return w.String()
+	return w.String(), w.Shares
 }
+
+// lockedError is ErrLocked with the holder.
+type lockedError struct {
+	holder string
+	shares bool // or nobody knows
+}
+
+func (e *lockedError) Error() string { return ErrLocked.Error() + ": " + e.holder }
+func (e *lockedError) Unwrap() error { return ErrLocked }
 
 func lineDigest(line []byte) journal.Digest { return entry.Digest(line) }

@@ -1,6 +1,16 @@
 package audit
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/verify"
+)
+
+// GapError names entries that a reading could not give: they are missing, or
+// their file can't be read. errors.Is(err, ErrDamaged) holds unless the system
+// refused the file.
+type GapError = journal.GapError
 
 // Errors that a caller may want to tell apart, with errors.Is.
 var (
@@ -33,6 +43,10 @@ var (
 	// ErrNotSent: the last checkpoint did not arrive at a place of
 	// Options.CheckpointTo. Everything is recorded and signed all the same.
 	ErrNotSent = errors.New("a checkpoint was not sent")
+	// ErrNoCheckpoint: what was given to Verify as a checkpoint is none.
+	ErrNoCheckpoint = verify.ErrNoCheckpoint
+	// ErrOtherTrail: the checkpoint given to Verify is another trail's.
+	ErrOtherTrail = verify.ErrOtherTrail
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

@@ -465,6 +465,35 @@ func ExampleManagerOptions() {
 	// Output: audit trail manager: option EncryptAtRest: not in this version
 }
 
+// What another log had is marked as imported, and is recorded once however
+// often it comes.
+func ExampleTrail_Import() {
+	path, opts, done := scratch()
+	defer done()
+
+	ctx := context.Background()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	old := []audit.Event{{
+		Timestamp: time.Date(2025, 10, 26, 10, 53, 45, 0, time.UTC), EventType: "LOGIN", AgentID: "a", Action: "login",
+		TraceID: "yesterday", IdempotencyKey: "import:old.log:1",
+	}}
+	for range 2 {
+		fmt.Println(must(trail.Import(ctx, old))[0].Index)
+	}
+	for key, err := range trail.ImportedKeys(ctx, "import:old.log:") {
+		fmt.Println(key, err)
+	}
+	for e, err := range trail.Query(ctx, audit.Query{Agent: "a"}) {
+		fmt.Println(e.Timestamp.Format(time.DateOnly), e.IsImported(), err)
+	}
+	// Output:
+	// 1
+	// 1
+	// import:old.log:1 <nil>
+	// 2025-10-26 true <nil>
+}
+
 func ExampleParseEvent() {
 	_, err := audit.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":"a","user_id":"u"}`))
 	fmt.Println(err)
@@ -481,4 +510,34 @@ func ExampleOf() {
 	o := audit.Of(map[string]any{"result": 4, "by": "calculator"}) // in the order of the names
 	fmt.Printf("%s\n", must(o.MarshalJSON()))
 	// Output: {"by":"calculator","result":4}
+}
+
+func ExampleTrail_Serve() {
+	path, opts, done := scratch()
+	defer done()
+	trail, err := audit.Open(path, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer trail.Close()
+
+	// Another process that opens the trail records through this one.
+	other, err := audit.Open(path, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	receipt, err := other.Record(context.Background(), audit.Event{EventType: audit.ToolUse, AgentID: "worker-2", Action: "tool_use:calculator"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("entry", receipt.Index)
+	if err := other.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	// Until nobody has been connected for a while:
+	if err := trail.Serve(context.Background(), 100*time.Millisecond); err != nil {
+		log.Fatal(err)
+	}
+	// Output: entry 1
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 
@@ -13,7 +14,8 @@ import (
 type ComplianceReport = report.Report
 
 // ComplianceReport makes the report. It is one reading, recorded as
-// AUDIT_REPORT. Broken lines are counted in it and are no error.
+// AUDIT_REPORT. Broken lines and entries that are missing are counted in it and
+// are no error.
 func (t *Trail) ComplianceReport(ctx context.Context) (*ComplianceReport, error) {
 	if err := t.noteRead(ctx, readEntry{"AUDIT_REPORT", "report"}, map[string]any{"report": "compliance"}); err != nil {
 		return nil, fmt.Errorf("report %s: %w", t.path, err)
@@ -33,6 +35,9 @@ func (t *Trail) ComplianceReport(ctx context.Context) (*ComplianceReport, error)
 			return nil, fmt.Errorf("report %s: %w", t.path, ctx.Err())
 		case isBroken(err):
 			b.AddBroken(e.Index)
+		case goesOn(err):
+			gap, _ := errors.AsType[*GapError](err)
+			b.AddMissing(report.Gap{First: gap.First, Count: gap.Count, Detail: gap.Error()})
 		default:
 			return nil, fmt.Errorf("report %s: %w", t.path, err)
 		}
@@ -53,7 +58,7 @@ func (t *Trail) WriteComplianceReport(ctx context.Context, w io.Writer) error {
 // as this process knows; -1 for none.
 func (t *Trail) anchoredTo() int64 {
 	to := int64(-1)
-	if t.signer != nil {
+	if t.holds() {
 		for _, s := range t.signer.sinks {
 			to = max(to, s.sent.Load())
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,8 @@ type Info struct {
 	Segments  []SegmentInfo `json:"segments"`
 	OpenFirst int64         `json:"open_first"`
 	OpenBytes int64         `json:"open_bytes"`
-	// Holder is who writes the trail now; empty if nobody does.
+	// Holder is who writes the trail now; empty if nobody does, and "not
+	// known: reason" where that can't be told.
 	Holder string `json:"holder"`
 	// Pin is "new", "known", or "none: reason".
 	Pin string `json:"pin"`
@@ -57,6 +59,9 @@ type Info struct {
 	// AppendOnly says which files have the system's append-only flag: "off",
 	// "sealed" (all sealed segments), "all" (the open one too) or "partly".
 	AppendOnly string `json:"append_only"`
+	// Missing are entries that can't be read, as far as that can be told
+	// without reading what is sealed: Verify does.
+	Missing []*GapError `json:"missing,omitempty"`
 	// Warnings are what needs somebody's attention.
 	Warnings []string `json:"warnings"`
 }
@@ -80,19 +85,32 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	parts := view.Parts()
 	open := parts[len(parts)-1]
 	for _, p := range parts[:len(parts)-1] {
-		i.Segments = append(i.Segments, segmentInfo(p))
+		if p.File != "" {
+			i.Segments = append(i.Segments, segmentInfo(p.Segment))
+		}
+	}
+	if i.Missing, err = view.Gaps(ctx); err != nil {
+		return nil, fmt.Errorf("info %s: %w", t.path, err)
+	}
+	for _, gap := range i.Missing {
+		i.Warnings = append(i.Warnings, gap.Error())
 	}
 	i.OpenFirst = open.First
-	if i.Entries, err = view.Count(ctx); err != nil {
+	next, err := view.Count(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("info %s: %w", t.path, err)
+	}
+	i.Entries = next
+	for _, gap := range i.Missing {
+		if gap.First < next {
+			i.Entries -= max(gap.Count, 0)
+		}
 	}
 	if fi, err := t.opts.fs.Stat(t.path); err == nil {
 		i.OpenBytes = fi.Size()
 	}
 	c, _, err := t.latest()
-	if err != nil {
-		i.Warnings = append(i.Warnings, "no checkpoint that can be read: "+err.Error())
-	} else {
+	if err == nil {
 		i.Covered, i.Root = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
 	}
 	t.keyExposure(i)
@@ -102,7 +120,7 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	if files, err := t.opts.fs.ReadDir(filepath.Join(t.dir, "spool")); err == nil {
 		i.Spooled = len(files)
 	}
-	if t.journal != nil {
+	if t.holds() {
 		lag := t.signer.lag()
 		i.LagSeconds = lag.Seconds()
 		if lag > lagAlarm {
@@ -118,19 +136,31 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		i.Holder = t.writer().String()
 	} else {
 		i.Holder = t.holder()
+		// A writer signs within a second. Without one nothing will.
+		if n := next - i.Covered; i.Holder == "" && err == nil && n > 0 {
+			which := fmt.Sprintf("the newest %d lines, from index %d on, are", n, i.Covered)
+			if n == 1 {
+				which = fmt.Sprintf("the newest line, index %d, is", i.Covered)
+			}
+			i.Warnings = append(i.Warnings, which+" under no checkpoint, and nobody writes the trail: the next opening to write adopts or sets aside what is there, and records which")
+		}
 	}
 	return i, nil
 }
 
 // holder says who holds the lock.
 func (t *Trail) holder() string {
-	f, err := t.opts.fs.OpenFile(filepath.Join(t.dir, "lock"), os.O_RDWR, 0)
-	if err != nil {
+	f, err := t.opts.fs.OpenFile(filepath.Join(t.dir, "lock"), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return ""
+	}
+	if err != nil {
+		return "not known: " + err.Error()
 	}
 	defer f.Close()
 	if err := t.opts.fs.Lock(f); errors.Is(err, durable.ErrLocked) {
-		return holder(f)
+		who, _ := holder(f)
+		return who
 	}
 	return ""
 }

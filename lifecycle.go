@@ -80,12 +80,16 @@ type sealing struct {
 func (s *sealing) wait() { s.wg.Wait() }
 
 // Rotate seals the open segment and returns once the sealed file is durable,
-// read back and compared.
+// read back and compared. It is ErrLocked where another process holds the
+// trail.
 func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
 	t.sealing.gate.RLock()
 	defer t.sealing.gate.RUnlock()
 	if err := t.writable(ctx); err != nil {
 		return SegmentInfo{}, err
+	}
+	if !t.holds() {
+		return SegmentInfo{}, fmt.Errorf("rotate %s: %w, which seals it", t.path, ErrLocked)
 	}
 	s, err := t.cut(func(int64) bool { return true })
 	if err != nil {

@@ -146,13 +146,20 @@ func (m *AuditTrailManager) ExportComplianceReport(ctx context.Context) (string,
 }
 
 // ExportUserData gives the entries of a user as JSON: an array of the entries
-// as they were recorded, oldest first. It is recorded as AUDIT_EXPORT.
+// as they were recorded, oldest first. It is recorded as AUDIT_EXPORT. Of a
+// trail that lacks entries (GapError) or has broken lines it gives what is
+// there, and the error.
 func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
 	if userID == "" {
 		return "", fmt.Errorf("export user data: %w", errNoID)
 	}
 	b := []byte("[")
+	var errs []error
 	for e, err := range m.query(ctx, Query{User: query.Literal(userID)}, readEntry{"AUDIT_EXPORT", "export_user_data"}) {
+		if goesOn(err) {
+			errs = append(errs, err)
+			continue
+		}
 		if err != nil {
 			return "", fmt.Errorf("export user data: %w", err)
 		}
@@ -161,7 +168,11 @@ func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (
 		}
 		b = append(append(b, '\n'), e.Line()...)
 	}
-	return string(append(b, "\n]\n"...)), nil
+	err := errors.Join(errs...)
+	if err != nil {
+		err = fmt.Errorf("export user data: %w", err)
+	}
+	return string(append(b, "\n]\n"...)), err
 }
 
 func isBroken(err error) bool {

@@ -85,6 +85,16 @@ type Options struct {
 	// on the open segment too. Empty means off: with the flag on, its owner
 	// can't delete a trail either without chattr -a.
 	AppendOnly string
+	// MustHold makes it ErrLocked to open a trail that another process holds,
+	// which otherwise is recorded through.
+	MustHold bool
+	// NoSocket keeps other processes from recording through this one, and implies
+	// MustHold.
+	NoSocket bool
+	// SocketGroup is a group, by name or number, whose members may record
+	// through this process, and nothing else; empty means nobody but the same
+	// user and root.
+	SocketGroup string
 	// StateDir is where origins and keys that were seen are pinned; empty
 	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
 	// else ~/.local/state/kaizen-audit/known.
@@ -97,6 +107,9 @@ type Options struct {
 	// could not be recorded, a checkpoint that a sink did not take. It may be
 	// called from any goroutine; nil means that only Info shows it.
 	Warn func(error)
+	// Progress is told during Query, Trace and ComplianceReport how many bytes
+	// of lines were read, of about how many.
+	Progress func(done, total int64)
 
 	// Seams for tests.
 	fs        durable.FS

@@ -369,7 +369,7 @@ func (t *Trail) howProtected(i *Info) error {
 		}
 	}
 	open, err := fsys.AppendOnly(t.path)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	switch {

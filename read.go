@@ -2,10 +2,12 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,8 +19,10 @@ import (
 )
 
 // Query gives the entries that q wants, in q's order. A line that is broken is
-// an error with the entry's index and the line and column in it; the entries
-// after it follow all the same, until the caller stops.
+// an error with the entry's index and the line and column in it; entries that
+// are missing are a GapError, in their place in the order: both that a file has
+// them no more and that fewer are there than the latest checkpoint covers. The
+// entries after it follow all the same, until the caller stops.
 //
 // The query itself is recorded before its first entry is given: as
 // AUDIT_QUERY by a writer; by a reader through the trail's lock where that is
@@ -32,11 +36,16 @@ func (t *Trail) Query(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 // of the newest entry that is not the trail's own.
 func (t *Trail) Trace(ctx context.Context, id string) ([]Entry, error) {
 	if id == "" {
+		var errs []error
 		for e, err := range t.scan(ctx, Query{Order: Newest, Limit: 1}) {
-			if err != nil {
+			if err == nil {
+				id = e.TraceID
+			} else if errs = append(errs, err); !goesOn(err) {
 				return nil, err
 			}
-			id = e.TraceID
+		}
+		if id == "" && len(errs) > 0 {
+			return nil, errors.Join(errs...)
 		}
 		if id == "" {
 			return nil, fmt.Errorf("trace: %w: the trail has no entries", ErrNotFound)
@@ -50,7 +59,7 @@ func (t *Trail) Trace(ctx context.Context, id string) ([]Entry, error) {
 	return entries, err
 }
 
-// collect gathers entries; broken lines are joined into the error.
+// collect gathers entries; broken lines and gaps are joined into the error.
 func collect(seq iter.Seq2[Entry, error]) ([]Entry, error) {
 	var entries []Entry
 	var errs []error
@@ -74,7 +83,7 @@ func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entr
 			return
 		}
 		if err := t.noteRead(ctx, as, q.Facts()); err != nil {
-			yield(Entry{}, fmt.Errorf("query: record it: %w", err))
+			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
 		}
 		t.scan(ctx, q)(yield)
@@ -90,24 +99,90 @@ func (t *Trail) scan(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 			return
 		}
 		defer view.Close()
-		query.Run(ctx, view, q)(yield)
+		for e, err := range query.Run(ctx, view, q, t.opts.Progress) {
+			if !yield(e, explainGap(err)) {
+				return
+			}
+		}
 	}
 }
 
-// view is what can be read now.
+// goesOn tells an error after which a query gives what follows.
+func goesOn(err error) bool {
+	_, gap := errors.AsType[*GapError](err)
+	return gap || isBroken(err)
+}
+
+// explainGap says of what is missing that it is damage, unless the system
+// refused a file.
+func explainGap(err error) error {
+	gap, ok := errors.AsType[*GapError](err)
+	if !ok {
+		return err
+	}
+	if lost, ok := errors.AsType[*journal.SegmentError](gap.Err); ok && !lost.Damaged() {
+		return gap
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, gap)
+}
+
+// view is what can be read now, and what should be.
 func (t *Trail) view() (*journal.View, error) {
-	if t.journal != nil {
+	// The checkpoint before the lines: a writer signs what is there already,
+	// so that what it covers is there, or missing.
+	covered, unknown := t.covered()
+	view, err := t.lines()
+	if err != nil {
+		return nil, err
+	}
+	view.Expect(covered, unknown)
+	return view, nil
+}
+
+// lines is what can be read now, for whoever knows what should be.
+func (t *Trail) lines() (*journal.View, error) {
+	if t.holds() {
 		return t.journal.View()
 	}
-	return journal.OpenView(t.opts.fs, t.path, t.dir)
+	return journal.OpenView(t.opts.fs, t.path, t.dir, segmentAfterSeal)
+}
+
+// covered is how many lines the latest checkpoint covers. A trail that is being
+// made has none yet.
+func (t *Trail) covered() (int64, error) {
+	c, _, err := t.latest()
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, creating := t.opts.fs.Stat(filepath.Join(t.dir, "creating")); creating == nil {
+			return 0, nil
+		}
+		return 0, errors.New("the trail's checkpoint is missing")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the trail's checkpoint can't be used: %w", err)
+	}
+	return c.Size, nil
+}
+
+// segmentAfterSeal is the index of a line that seals the segment before it.
+func segmentAfterSeal(line []byte) (int64, bool) {
+	e, err := entry.Parse(line)
+	if err != nil || !e.IsTrails() || e.EventType != "AUDIT_SEAL" {
+		return 0, false
+	}
+	v, _ := e.Outputs.Get("segment")
+	var s struct{ First, Count int64 }
+	if json.Unmarshal(v.JSON(), &s) != nil || s.First < 0 || s.Count < 0 || s.First > math.MaxInt64-s.Count {
+		return 0, false
+	}
+	return s.First + s.Count, true
 }
 
 // size is the number of entries that can be read now.
 func (t *Trail) size(ctx context.Context) (int64, error) {
-	if t.journal != nil {
+	if t.holds() {
 		return t.journal.Next(), nil
 	}
-	view, err := t.view()
+	view, err := t.lines()
 	if err != nil {
 		return 0, err
 	}
@@ -125,11 +200,22 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 		eventType: as.eventType, action: as.action, inputs: inputs, outputs: map[string]any{"size": size},
 		metadata: map[string]any{"principal": principal(), "command": t.command(), "pid": os.Getpid()},
 	}
-	if t.journal != nil {
-		if err := t.writable(ctx); err != nil {
-			return err
+	if by, ok := peerOf(ctx); ok {
+		o.by, o.metadata = by.RecordedBy(), map[string]any{"principal": principalOf(by)}
+	}
+	if !t.opts.ReadOnly {
+		err := t.writable(ctx)
+		if err == nil {
+			if r := t.remote.Load(); r != nil {
+				err = r.noteRead(ctx, o)
+			} else {
+				err = t.recordOwn(ctx, o)
+			}
 		}
-		return t.recordOwn(ctx, o)
+		if err != nil {
+			return fmt.Errorf("record the reading: %w", err)
+		}
+		return nil
 	}
 	if err := t.noteReadApart(ctx, o); err != nil {
 		t.warn(fmt.Errorf("this reading could not be recorded: %w", err))
@@ -138,13 +224,20 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 }
 
 // noteReadApart records a reading for a trail that is open for reading: as its
-// writer for a moment, or in the spool.
+// writer for a moment, through its holder, or in the spool.
 func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 	w := t.opts
 	w.ReadOnly, w.MustExist, w.quiet, w.CheckpointTo = false, true, true, nil
 	writer, err := open(t.path, w)
 	if err == nil {
-		return errors.Join(writer.recordOwn(ctx, o), writer.Close())
+		if r := writer.remote.Load(); r != nil {
+			err = r.noteRead(ctx, o)
+		} else {
+			err = writer.recordOwn(ctx, o)
+		}
+		if err = errors.Join(err, writer.Close()); err == nil {
+			return nil
+		}
 	}
 	item, encodeErr := spoolItem(o, t.clock.now())
 	if encodeErr != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,14 +28,20 @@ func (t *Trail) Record(ctx context.Context, ev Event) (Receipt, error) {
 	if err := t.writable(ctx); err != nil {
 		return Receipt{}, err
 	}
-	if ev.IdempotencyKey != "" {
-		return t.recordKeyed(ctx, &ev)
+	if r := t.remote.Load(); r != nil {
+		return r.record(ctx, &ev)
 	}
-	return t.record(ctx, &ev)
+	if ev.IdempotencyKey == "" {
+		return t.record(ctx, &ev, nil)
+	}
+	var one [1]Receipt
+	var err error
+	t.recordBatch(ctx, []Event{ev}, nil, one[:], func(_ int, e error) { err = e })
+	return one[0], err
 }
 
 func (t *Trail) writable(ctx context.Context) error {
-	if t.journal == nil {
+	if t.opts.ReadOnly {
 		return ErrReadOnly
 	}
 	select {
@@ -58,11 +66,13 @@ func (s *scratch) release() {
 	}
 }
 
-func (t *Trail) record(ctx context.Context, ev *Event) (Receipt, error) {
+// record records an event without an idempotency key. by is its recorded_by,
+// nil for this process.
+func (t *Trail) record(ctx context.Context, ev *Event, by []byte) (Receipt, error) {
 	s := scratches.Get().(*scratch)
 	defer s.release()
 	s.buf, s.digests = s.buf[:0], s.digests[:0]
-	r, err := t.encode(s, ev)
+	r, err := t.encode(s, ev, by)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -74,9 +84,9 @@ func (t *Trail) record(ctx context.Context, ev *Event) (Receipt, error) {
 }
 
 // encode adds the line of an event to s.
-func (t *Trail) encode(s *scratch, ev *Event) (Receipt, error) {
+func (t *Trail) encode(s *scratch, ev *Event, by []byte) (Receipt, error) {
 	now := t.clock.now()
-	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: t.opts.MaxLine}
+	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: t.opts.MaxLine, RecordedBy: by}
 	if ev.TraceID == "" {
 		st.TraceID = entry.NewTraceID()
 	}
@@ -167,36 +177,79 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 	failed := &BatchError{Errs: make([]error, len(events))}
 	any := false
 	fail := func(i int, err error) { failed.Errs[i], any = err, true }
+	if r := t.remote.Load(); r != nil {
+		r.recordBatch(ctx, events, receipts, fail)
+	} else {
+		t.recordBatch(ctx, events, nil, receipts, fail)
+	}
+	if any {
+		return receipts, failed
+	}
+	return receipts, nil
+}
 
+// recordBatch records events in order, each once if it has an idempotency key,
+// and tells fail of those that were not recorded.
+func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
+	keys := t.takeKeys(events)
+	defer t.keyed.release(keys)
 	s := scratches.Get().(*scratch)
 	defer s.release()
+	s.buf, s.digests = s.buf[:0], s.digests[:0]
 	var waiting []int // events whose lines are in s
 	flush := func() {
 		if len(waiting) == 0 {
 			return
 		}
-		first, err := t.append(ctx, s)
+		wait := ctx
+		if len(keys) > 0 {
+			// What is known of a key outlives this caller's patience: a retry
+			// must find what became of the event.
+			wait = context.WithoutCancel(ctx)
+		}
+		first, err := t.append(wait, s)
 		for k, i := range waiting {
+			err := err
+			if err == nil {
+				receipts[i].Index = first + int64(k)
+				if key := events[i].IdempotencyKey; key != "" {
+					err = t.idem.Add(key, receipts[i].Index, t.clock.now())
+				}
+			}
 			if err != nil {
 				receipts[i] = Receipt{}
 				fail(i, err)
-				continue
 			}
-			receipts[i].Index = first + int64(k)
 		}
 		waiting, s.buf, s.digests = waiting[:0], s.buf[:0], s.digests[:0]
 	}
-	s.buf, s.digests = s.buf[:0], s.digests[:0]
+	var seen map[string]bool // keys of events that wait
 	for i := range events {
-		if events[i].IdempotencyKey != "" {
-			flush() // order is kept
-			var err error
-			if receipts[i], err = t.recordKeyed(ctx, &events[i]); err != nil {
-				fail(i, err)
+		ev := &events[i]
+		if key := ev.IdempotencyKey; key != "" && len(key) <= entry.MaxIdempotencyKey {
+			if seen[key] {
+				flush() // the first of them has to be there
 			}
-			continue
+			index, known, err := t.idem.Lookup(key)
+			if err != nil {
+				fail(i, err)
+				continue
+			}
+			if known {
+				flush() // order is kept
+				if receipts[i], err = t.again(ctx, ev, index); err != nil {
+					fail(i, err)
+				}
+				continue
+			}
+			if seen == nil && len(events) > 1 {
+				seen = make(map[string]bool, len(events))
+			}
+			if seen != nil {
+				seen[key] = true
+			}
 		}
-		r, err := t.encode(s, &events[i])
+		r, err := t.encode(s, ev, by)
 		if err != nil {
 			fail(i, err)
 			continue
@@ -208,49 +261,68 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 		}
 	}
 	flush()
-	if any {
-		return receipts, failed
-	}
-	return receipts, nil
 }
 
 // batchBytes is how much of a batch is handed to the journal at once.
 const batchBytes = 2 << 20
 
-// keyLocks exclude two events with one key from being recorded at once. A
-// key's lock is found by its hash: a collision only waits.
-type keyLocks [64]sync.Mutex
-
-func (l *keyLocks) of(key string) *sync.Mutex {
-	h := uint32(2166136261) // FNV-1a
-	for i := range len(key) {
-		h = (h ^ uint32(key[i])) * 16777619
-	}
-	return &l[h%uint32(len(l))]
+// keysInUse are the idempotency keys of events that are being recorded: two
+// with one key are not recorded at once.
+type keysInUse struct {
+	mu    sync.Mutex
+	inUse map[string]struct{}
+	freed sync.Cond
 }
 
-// recordKeyed records an event unless its key is known: then the first receipt
-// is given again, or ErrConflict if it was another event.
-func (t *Trail) recordKeyed(ctx context.Context, ev *Event) (Receipt, error) {
-	if len(ev.IdempotencyKey) > entry.MaxIdempotencyKey {
-		return t.record(ctx, ev) // refused there
-	}
-	lock := t.keyed.of(ev.IdempotencyKey)
-	lock.Lock()
-	defer lock.Unlock()
-	index, ok, err := t.idem.Lookup(ev.IdempotencyKey)
-	if err != nil {
-		return Receipt{}, err
-	}
-	if !ok {
-		// The lock outlives this caller's patience: a retry must find what
-		// became of the event.
-		r, err := t.record(context.WithoutCancel(ctx), ev)
-		if err == nil {
-			err = t.idem.Add(ev.IdempotencyKey, r.Index, t.clock.now())
+// takeKeys waits until nobody else records an event with one of the keys.
+func (t *Trail) takeKeys(events []Event) []string {
+	var keys []string
+	for i := range events {
+		if key := events[i].IdempotencyKey; key != "" {
+			keys = append(keys, key)
 		}
-		return r, err
 	}
+	if len(keys) > 1 {
+		slices.Sort(keys)
+		keys = slices.Compact(keys)
+	}
+	if len(keys) > 0 {
+		t.keyed.take(keys)
+	}
+	return keys
+}
+
+// take takes all keys at once or waits: who waits holds none.
+func (k *keysInUse) take(keys []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inUse == nil {
+		k.inUse = map[string]struct{}{}
+		k.freed.L = &k.mu
+	}
+	for slices.ContainsFunc(keys, func(key string) bool { _, ok := k.inUse[key]; return ok }) {
+		k.freed.Wait()
+	}
+	for _, key := range keys {
+		k.inUse[key] = struct{}{}
+	}
+}
+
+func (k *keysInUse) release(keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range keys {
+		delete(k.inUse, key)
+	}
+	k.freed.Broadcast()
+}
+
+// again gives the receipt of the entry at index, which has the event's key, or
+// ErrConflict if it is another event's.
+func (t *Trail) again(ctx context.Context, ev *Event, index int64) (Receipt, error) {
 	first, err := t.entryAt(ctx, index)
 	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
 		if _, err = t.journal.Sync(); err == nil { // it is still in the queue
@@ -289,7 +361,7 @@ func objectText(o Object) []byte {
 
 // entryAt reads one entry.
 func (t *Trail) entryAt(ctx context.Context, index int64) (Entry, error) {
-	view, err := t.view()
+	view, err := t.lines()
 	if err != nil {
 		return Entry{}, err
 	}
@@ -312,6 +384,7 @@ type ownEntry struct {
 	failed    bool
 	signed    bool   // with the lifecycle key
 	key       string // idempotency key
+	id        string // event id; made where empty
 	by        []byte // recorded_by
 	at        time.Time
 	metadata  map[string]any
@@ -333,8 +406,11 @@ func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
 	if o.failed {
 		ev.Success = new(false)
 	}
+	if o.id == "" {
+		o.id = entry.NewEventID(now)
+	}
 	line, err := entry.AppendLine(nil, &ev, &entry.Stamp{
-		EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: 1 << 30, Trails: true, RecordedBy: o.by,
+		EventID: o.id, RecordedAt: now, MaxLine: 1 << 30, Trails: true, RecordedBy: o.by,
 	})
 	if err != nil || !o.signed {
 		return line, err
@@ -344,12 +420,20 @@ func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
 
 // recordOwn records one of the trail's own entries.
 func (t *Trail) recordOwn(ctx context.Context, o ownEntry) error {
-	line, err := t.ownLine(o, t.clock.now())
+	_, err := t.recordOwnReceipt(ctx, o)
+	return err
+}
+
+func (t *Trail) recordOwnReceipt(ctx context.Context, o ownEntry) (Receipt, error) {
+	now := t.clock.now()
+	o.id = entry.NewEventID(now)
+	line, err := t.ownLine(o, now)
 	if err != nil {
-		return err
+		return Receipt{}, err
 	}
-	_, err = t.journal.Append(ctx, append(line, '\n'), []journal.Digest{entry.Digest(line)})
-	return explainJournal(err)
+	r := Receipt{EventID: o.id, Digest: entry.Digest(line), Durable: t.opts.Durability == Durable}
+	r.Index, err = t.journal.Append(ctx, append(line, '\n'), []journal.Digest{r.Digest})
+	return r, explainJournal(err)
 }
 
 // refusals counts refused events until they become an entry.
@@ -387,7 +471,7 @@ func (r *refusals) add(err error) {
 		reason = "other"
 	}
 	r.count++
-	r.reasons[reason]++
+	r.reasons[strings.Clone(reason)]++ // the event's memory may be used again
 }
 
 // NoteRefused counts an event that was refused before it could be given to

@@ -213,17 +213,29 @@ func (t *Trail) load(clean, fresh bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	t.id = id
+	switch {
+	case !t.known:
+		t.id = id
+	case id.Origin != t.id.Origin || id.VKey != t.id.VKey:
+		return fmt.Errorf("%w: it was %s when this process opened it and is now %s", ErrPinned, t.id.Origin, id.Origin)
+	}
 	if t.opts.Origin != "" && t.opts.Origin != id.Origin {
 		return optionError("Origin", "the trail's origin is %s", id.Origin)
 	}
 	// What is here now must be what was here before: before anything is
 	// written. A trail that was just made is durable, and is pinned here.
-	if err := t.checkPin(); err != nil {
-		return err
+	if !t.known {
+		if err := t.checkPin(); err != nil {
+			return err
+		}
+		t.known = true
 	}
 	if t.keys, err = loadKeys(fsys, t.dir); err != nil {
-		return advice.For(fmt.Errorf("the trail can be read and verified, but not written: %w", err), "restore keys/, or %s", toGoOn(t.path))
+		err = fmt.Errorf("the trail can be read and verified, but not written: %w", err)
+		if errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		return advice.For(err, "restore keys/, or %s", toGoOn(t.path))
 	}
 	if t.keys.signer.Name() != verifier.Name() || t.keys.signer.KeyHash() != verifier.KeyHash() {
 		return fmt.Errorf("%w: keys/signing.key is not the key of trail.json", ErrDamaged)
@@ -249,7 +261,14 @@ func (t *Trail) load(clean, fresh bool) error {
 		if errors.Is(err, durable.ErrLocked) {
 			return fmt.Errorf("%w: another process holds %s", ErrLocked, t.path)
 		}
-		return err
+		return explainSegment(err)
+	}
+	gap, err := t.journal.Settle(segmentAfterSeal)
+	if err != nil {
+		return explainSegment(err)
+	}
+	if gap != nil {
+		return t.refuseDamaged(gap.Error())
 	}
 	if err := t.journal.RestoreRing(c.Size, clean); err != nil {
 		if errors.Is(err, journal.ErrRing) {
@@ -297,6 +316,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		return explainFull(err)
 	}
 	t.resumeSealing()
+	t.share()
 	return nil
 }
 
@@ -328,7 +348,7 @@ func (t *Trail) replay(c tree.Checkpoint) (replayed, error) {
 				return r, nil
 			}
 		} else if !errors.Is(err, errRoot) {
-			return r, err
+			return r, explainSegment(err)
 		}
 	}
 	// Tiles that are lost or changed are no reason to refuse: lines can
@@ -337,7 +357,16 @@ func (t *Trail) replay(c tree.Checkpoint) (replayed, error) {
 	if errors.Is(err, errRoot) {
 		return r, t.refuseDamaged("its lines are not what its checkpoint covers")
 	}
-	return r, err
+	return r, explainSegment(err)
+}
+
+// explainSegment says of a segment that can't be read that it is damage, unless
+// the system refused the file.
+func explainSegment(err error) error {
+	if lost, ok := errors.AsType[*journal.SegmentError](err); ok && lost.Damaged() && !errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }
 
 var errRoot = errors.New("the lines do not give the checkpoint's root")
@@ -511,7 +540,7 @@ func (t *Trail) loadKeysSeen() error {
 			return t.idem.Add(e.IdempotencyKey, index, e.RecordedAt)
 		})
 		if err != nil {
-			return err
+			return explainSegment(err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -19,6 +20,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 )
 
@@ -28,6 +30,7 @@ type Trail struct {
 	path     string // the open segment, links resolved
 	dir      string // the trail's directory
 	id       identity
+	known    bool // id was compared with the pin
 	clock    *clock
 	pin      string // what happened to the pin, for Info
 	warnings warnings
@@ -41,10 +44,15 @@ type Trail struct {
 	signer   *signer
 	keys     *keys
 	idem     *idempotency.Index
-	keyed    keyLocks
+	keyed    keysInUse
 	refused  refusals
 	losses   losses
 	sealing  sealing
+
+	server *socket.Server // nil where nobody can connect
+
+	// remote is there while another process holds the trail.
+	remote atomic.Pointer[remote]
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -156,6 +164,11 @@ func open(path string, o Options) (*Trail, error) {
 			return nil, err
 		}
 	}
+	if fi, err := o.fs.Stat(log); err == nil {
+		if err := durable.CheckRegular(log, fi); err != nil {
+			return nil, err
+		}
+	}
 	t := &Trail{opts: o, path: log, dir: dir, closed: make(chan struct{})}
 	t.clock = newClock(o.now)
 	if o.ReadOnly {
@@ -168,20 +181,31 @@ func open(path string, o Options) (*Trail, error) {
 	}
 	if err := t.openWriter(); err != nil {
 		t.release()
-		return nil, err
+		if !errors.Is(err, ErrLocked) {
+			return nil, err
+		}
+		if err := t.openRemote(err); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
+
+// holds tells whether this process is the trail's holder.
+func (t *Trail) holds() bool { return !t.opts.ReadOnly && t.remote.Load() == nil }
 
 // explainOpen adds what to do where a path can't be written.
 func explainOpen(err error, path string) error {
 	if _, known := advice.Split(err); known != "" || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
+	if _, there := os.Stat(path); there == nil {
+		return advice.For(err, "this is user %d; run it as the user who owns the trail: ls -ld %s", os.Geteuid(), advice.Quote(path))
+	}
 	if path == DefaultPath {
 		return advice.For(err, "run as a user who may write %s, or choose another path: Options.AuditLogPath, Open's path, --log, or KAIZEN_AUDIT_LOG", filepath.Dir(path))
 	}
-	return advice.For(err, "choose a path that this user may write")
+	return advice.For(err, "run as a user who may write there, or choose another path")
 }
 
 // openReader checks that there is a trail.
@@ -199,10 +223,11 @@ func (t *Trail) openReader() error {
 	if t.id, _, err = parseIdentity(data); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
-		return logMissing(t.path) // a seal leaves no instant without it
+	if err := t.checkPin(); err != nil {
+		return err
 	}
-	return t.checkPin()
+	t.known = true
+	return nil
 }
 
 // Path is the path of the open segment, links resolved.
@@ -222,16 +247,27 @@ func (t *Trail) VKey() string { return t.id.VKey }
 // all of this was done, and that the last checkpoint did not arrive outside.
 func (t *Trail) Close() error {
 	t.closeOnce.Do(func() {
-		if t.journal == nil {
-			close(t.closed)
-			return
-		}
-		t.closeErr = t.closeWriter()
+		t.closeErr = t.close()
 		if t.closeErr != nil {
 			t.closeErr = fmt.Errorf("close %s: %w", t.path, t.closeErr)
 		}
 	})
 	return t.closeErr
+}
+
+func (t *Trail) close() error {
+	if t.opts.ReadOnly {
+		close(t.closed)
+		return nil
+	}
+	if r := t.remote.Load(); r != nil {
+		if holds, err := r.close(); !holds {
+			close(t.closed)
+			return err
+		}
+	}
+	t.unshare()
+	return t.closeWriter()
 }
 
 func (t *Trail) closeWriter() error {
@@ -286,6 +322,7 @@ func (t *Trail) release() {
 	if t.lock != nil {
 		t.lock.Close()
 	}
+	t.lock, t.lockMade, t.journal, t.signer, t.keys, t.idem = nil, false, nil, nil, nil, nil
 }
 
 // checkPin compares origin and key with what was seen before.
@@ -411,13 +448,16 @@ type writer struct {
 	BootID    string `json:"boot_id,omitempty"`
 	Started   string `json:"started"`
 	Command   string `json:"command"`
+	// Shares says that others can record through the holder's socket, or wait
+	// for the little that it has to do.
+	Shares bool `json:"shares,omitempty"`
 	// FoundClean is in the lock while an opening deals with what a closed
 	// trail left.
 	FoundClean bool `json:"found_clean,omitempty"`
 }
 
 func (t *Trail) writer() writer {
-	w := writer{PID: os.Getpid(), Started: formatTime(t.clock.now()), Command: t.command()}
+	w := writer{PID: os.Getpid(), Started: formatTime(t.clock.now()), Command: t.command(), Shares: t.shares()}
 	w.Host, _ = os.Hostname()
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		w.BootID = strings.TrimSpace(string(b))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,6 +37,7 @@ type app struct {
 	stateDir       string // where pins are; empty: as the library finds it
 	started        bool   // a command's own work has begun: what fails is no usage
 	partly         bool   // something was left out and named on stderr
+	hintedDamage   bool   // what to do about damage was said
 }
 
 // Main runs the command line in args, without the program's name, and returns
@@ -88,7 +90,8 @@ changed, removed, moved or slipped in without verify finding it.`,
 	a.settings.addGlobal(root.PersistentFlags())
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
-		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(),
+		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
+		a.importCommand(),
 		a.demoCommand(), a.versionCommand(),
 	)
 	return root
@@ -188,20 +191,23 @@ func operation(cmd *cobra.Command) string {
 	if !cmd.HasParent() {
 		return programName
 	}
-	return cmd.Name()
+	return strings.TrimPrefix(cmd.CommandPath(), programName+" ")
 }
 
 // complain writes an error and its hint.
 func (a *app) complain(cmd *cobra.Command, err error) {
 	text, what := advice.Split(err)
-	if cmd.HasParent() && !strings.HasPrefix(text, cmd.Name()+":") && !strings.HasPrefix(text, cmd.Name()+" ") {
-		text = cmd.Name() + ": " + text
+	if name := operation(cmd); cmd.HasParent() && !strings.HasPrefix(text, name+":") && !strings.HasPrefix(text, name+" ") {
+		text = name + ": " + text
 	}
 	a.say("%s", text)
 	if hint := cmp.Or(what, a.hint(cmd, err)); hint != "" {
-		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+		a.advise(hint)
 	}
 }
+
+// advise writes what to do about what was said.
+func (a *app) advise(hint string) { fmt.Fprintf(a.stderr, "hint: %s\n", hint) }
 
 // say writes one line to stderr.
 func (a *app) say(format string, args ...any) {
@@ -242,6 +248,8 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 		return "make room on the device and run it again; every entry with a receipt is safe"
 	case errors.Is(err, audit.ErrStopped):
 		return "look after the device, then run it again: opening the trail recovers it; every entry with a receipt is safe"
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("this is user %d; run it as the user who owns the trail: ls -ld %s", os.Geteuid(), log)
 	}
 	return ""
 }

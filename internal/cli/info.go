@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 )
 
 func (a *app) infoCommand() *cobra.Command {
@@ -14,7 +16,9 @@ func (a *app) infoCommand() *cobra.Command {
 		Short: "Show how a trail is",
 		Long: `Shows a trail's origin and key, how many entries it has and how many of them the
 latest checkpoint covers, its segments, who writes it, who can read its signing
-key, and what needs attention. No entry is read, so nothing is recorded.`,
+key, and what needs attention. No entry is shown, so nothing is recorded. When
+entries are missing it names them on stderr, and the exit code is 4; whether
+what is there was changed only verify tells.`,
 		Example: `  kaizen-audit info
   kaizen-audit info --log audit.jsonl --format json`,
 		Args: noArgs,
@@ -28,11 +32,15 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 			if err != nil {
 				return err
 			}
+			a.partly = len(i.Missing) > 0
 			if format.value == "json" {
 				return printJSON(a.stdout, i)
 			}
 			for _, w := range i.Warnings {
 				a.say("warning: %s", w)
+			}
+			if a.partly {
+				a.advise(fmt.Sprintf("to see what is wrong: kaizen-audit verify --log %s", advice.Quote(a.settings.log)))
 			}
 			sealed, bytes, stored := int64(0), int64(0), int64(0)
 			for _, s := range i.Segments {
@@ -40,18 +48,18 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 			}
 			segments := "none sealed"
 			if len(i.Segments) > 0 {
-				segments = fmt.Sprintf("%d sealed: %d entries, %s of lines in %s", len(i.Segments), sealed, formatBytes(bytes), formatBytes(stored))
+				segments = fmt.Sprintf("%d sealed: %s, %s of lines in %s", len(i.Segments), plural(sealed, "entry", "entries"), formatBytes(bytes), formatBytes(stored))
 			}
 			anchored := "not known here"
 			if i.AnchoredTo >= 0 {
-				anchored = fmt.Sprintf("%d entries", i.AnchoredTo)
+				anchored = plural(i.AnchoredTo, "entry", "entries")
 			}
 			holder := i.Holder
 			if holder == "" {
 				holder = "nobody"
 			}
-			covered := fmt.Sprintf("%d entries", i.Covered)
-			if i.Covered == i.Entries {
+			covered := plural(i.Covered, "entry", "entries")
+			if i.Covered == i.Entries && len(i.Missing) == 0 {
 				covered = "all of them"
 			}
 			spooled := ""
@@ -71,7 +79,7 @@ key, and what needs attention. No entry is read, so nothing is recorded.`,
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
-				[2]string{"Retention", fmt.Sprintf("%d days", i.RetentionDays)},
+				[2]string{"Retention", plural(int64(i.RetentionDays), "day", "days")},
 				[2]string{"Encryption", i.Encryption}, [2]string{"Access control", i.AccessControl})
 		},
 	}

@@ -11,6 +11,7 @@ import (
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 )
 
@@ -27,8 +28,8 @@ are left out unless --audit or their type asks for them.
 A time is RFC 3339 (2025-10-26T10:53:45Z), a date (that day in UTC) or how long
 ago (24h, 7d). Times are compared with timestamp, both ends included.
 
-The query is itself recorded. Lines that can't be read are named on stderr, the
-others are shown, and the exit code is 4.`,
+The query is itself recorded. Lines that can't be read and entries that are
+missing are named on stderr, the others are shown, and the exit code is 4.`,
 		Example: `  kaizen-audit query --agent qa-agent-001 --since 24h
   kaizen-audit query --user user123 --since 2025-10-26 --until 2025-10-26 --format csv
   kaizen-audit query --event-type TOOL_USE,LLM_CALL --failed --limit 20 --order newest
@@ -39,33 +40,38 @@ others are shown, and the exit code is 4.`,
 			if err != nil {
 				return err
 			}
-			trail, err := a.openReader(cmd)
+			trail, bar, err := a.openScan(cmd, "query")
 			if err != nil {
 				return err
 			}
 			defer trail.Close()
+			defer bar.done()
 			out := a.entryWriter(format.value)
 			shown := 0
 			var last audit.Entry
 			for e, err := range trail.Query(cmd.Context(), q) {
-				if broken(err) {
-					a.incomplete("query: %v", err)
+				if leftOut(err) {
+					a.leaveOut("query", err)
 					continue
 				}
 				if err != nil {
 					return errors.Join(err, out.Close())
+				}
+				if a.stdout.isTerminal() && shown == 0 {
+					bar.stop()
 				}
 				if err := out.Write(e); err != nil {
 					return err
 				}
 				shown, last = shown+1, e
 			}
+			bar.done()
 			if err := out.Close(); err != nil {
 				return err
 			}
 			if format.value == "table" {
 				switch {
-				case shown == 0:
+				case shown == 0 && !a.partly:
 					a.say("query: no entry matches")
 				case shown == q.Limit:
 					a.say("query: the limit is reached; --cursor %s goes on", last.Cursor())
@@ -79,9 +85,30 @@ others are shown, and the exit code is 4.`,
 	return cmd
 }
 
-// broken tells a line that is no entry, after which others follow, from an
-// error that ends the reading.
-func broken(err error) bool { return err != nil && errors.As(err, new(*entry.SyntaxError)) }
+// leftOut tells a line that is no entry and entries that are missing, after
+// which others follow, from an error that ends the reading.
+func leftOut(err error) bool {
+	return errors.As(err, new(*entry.SyntaxError)) || errors.As(err, new(*audit.GapError))
+}
+
+// leaveOut names what was left out.
+func (a *app) leaveOut(operation string, err error) {
+	a.incomplete("%s: %v", operation, err)
+	if errors.Is(err, audit.ErrDamaged) && !a.hintedDamage {
+		a.hintedDamage = true
+		a.advise(fmt.Sprintf("the answer is not complete; to see what is wrong: kaizen-audit verify --log %s", advice.Quote(a.settings.log)))
+	}
+}
+
+// openScan opens the trail for reading all of it, with a progress line for who
+// waits; the caller ends both.
+func (a *app) openScan(cmd *cobra.Command, verb string) (*audit.Trail, *progress, error) {
+	bar := newProgress(a.stderr, verb)
+	trail, err := audit.Open(a.settings.log, &audit.Options{
+		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir, Progress: bar.bytes,
+	})
+	return trail, bar, err
+}
 
 // filter is a query as flags.
 type filter struct {

@@ -141,6 +141,11 @@ func (r *recorder) refuse(number int64, err error, unseen bool) {
 	if unseen {
 		r.trail.NoteRefused(err)
 	}
+	r.refused = append(r.refused, refusal{number, refusalText(number, err)})
+}
+
+// refusalText says which line was refused, where and why.
+func refusalText(number int64, err error) string {
 	place := fmt.Sprintf("line %d", number)
 	var syntax *entry.SyntaxError
 	var field *entry.FieldError
@@ -158,7 +163,7 @@ func (r *recorder) refuse(number int64, err error, unseen bool) {
 	case errors.As(err, &long):
 		reason = long.Error()
 	}
-	r.refused = append(r.refused, refusal{number, place + ": " + reason})
+	return place + ": " + reason
 }
 
 // refusal is a line that was not recorded, and why.
@@ -169,11 +174,15 @@ type refusal struct {
 
 // tellRefused names the refused lines of the batch in their order.
 func (r *recorder) tellRefused() {
-	slices.SortFunc(r.refused, func(a, b refusal) int { return cmp.Compare(a.number, b.number) })
-	for _, f := range r.refused {
+	for _, f := range sortedRefusals(r.refused) {
 		r.app.incomplete("%s", f.text)
 	}
 	r.refused = r.refused[:0]
+}
+
+func sortedRefusals(list []refusal) []refusal {
+	slices.SortFunc(list, func(a, b refusal) int { return cmp.Compare(a.number, b.number) })
+	return list
 }
 
 // commit records the batch, writes its receipts and names what was refused.

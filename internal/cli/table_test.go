@@ -2,8 +2,16 @@ package cli
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
 )
 
 func render(t *testing.T, width int, colour bool, rows ...[]cell) string {
@@ -143,5 +151,51 @@ func TestProgressIsForTerminalsOnly(t *testing.T) {
 	p.done()
 	if got := b.String(); strings.Count(got, "verify [") != 1 || !strings.HasSuffix(got, "\r\x1b[K") {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestLongReadingsShowProgress: query, trace and report draw on a terminal's
+// stderr once they take long, and nowhere else.
+func TestLongReadingsShowProgress(t *testing.T) {
+	t.Setenv("KAIZEN_AUDIT_STATE", t.TempDir())
+	log := filepath.Join(t.TempDir(), "a.jsonl")
+	big := strings.Repeat(strings.Replace(oneEvent, `"action":"x"`, `"action":"`+strings.Repeat("x", 1<<20)+`"`, 1), 9)
+	var errs bytes.Buffer
+	if code := Main(t.Context(), []string{"record", "--log", log}, strings.NewReader(big), io.Discard, &errs); code != exitDone {
+		t.Fatal(&errs)
+	}
+	for _, verb := range []string{"query", "report"} {
+		for _, c := range []struct {
+			width int
+			begun time.Duration // from now; later, as if it took no time at all
+			drawn bool
+		}{{80, -time.Hour, true}, {0, -time.Hour, false}, {80, time.Hour, false}} {
+			var b bytes.Buffer
+			a := &app{stdout: newTerminal(io.Discard), stderr: &terminal{w: &b, width: c.width}}
+			a.settings.log = log
+			trail, bar, err := a.openScan(&cobra.Command{Use: verb}, verb)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bar.begun = bar.begun.Add(c.begun)
+			if verb == "report" {
+				_, err = trail.ComplianceReport(t.Context())
+			} else {
+				for _, failed := range trail.Query(t.Context(), audit.Query{Agent: "nobody"}) {
+					err = errors.Join(err, failed)
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			trail.Close()
+			bar.done()
+			if drawn := strings.Contains(b.String(), verb+" ["); drawn != c.drawn {
+				t.Errorf("%s %+v: %q", verb, c, b.String())
+			}
+			if c.drawn && !strings.HasSuffix(b.String(), "\r\x1b[K") {
+				t.Errorf("%s: the line stays: %q", verb, b.String())
+			}
+		}
 	}
 }

@@ -80,6 +80,8 @@ type progress struct {
 	mu    sync.Mutex
 	begun time.Time
 	shown time.Time
+
+	stopped bool
 }
 
 // Nothing is drawn for what ends soon, and no more often than the eye follows.
@@ -100,7 +102,7 @@ func (p *progress) bytes(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if now.Sub(p.begun) < progressAfter || now.Sub(p.shown) < progressEvery {
+	if p.stopped || now.Sub(p.begun) < progressAfter || now.Sub(p.shown) < progressEvery {
 		return
 	}
 	p.shown = now
@@ -132,3 +134,11 @@ func (t *terminal) draw(s string) {
 }
 
 func (p *progress) done() { p.t.clear() }
+
+// stop ends the progress for good: results come on the same screen.
+func (p *progress) stop() {
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	p.t.clear()
+}

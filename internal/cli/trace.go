@@ -34,7 +34,7 @@ beginning, the third how long it took in milliseconds. The reading is recorded.`
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			trail, err := a.openReader(cmd)
+			trail, bar, err := a.openScan(cmd, "trace")
 			if err != nil {
 				return err
 			}
@@ -44,11 +44,12 @@ beginning, the third how long it took in milliseconds. The reading is recorded.`
 				id = args[0]
 			}
 			entries, err := trail.Trace(cmd.Context(), id)
+			bar.done()
 			for _, err := range apart(err) {
-				if !broken(err) || len(entries) == 0 {
+				if !leftOut(err) || len(entries) == 0 {
 					return err
 				}
-				a.incomplete("trace: %v", err)
+				a.leaveOut("trace", err)
 			}
 			if format.value == "table" {
 				out := bufio.NewWriter(a.stdout)

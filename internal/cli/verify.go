@@ -20,7 +20,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Check a trail against its signed checkpoint",
 		Long: `Checks every line, tile and checkpoint of a trail from its files alone. It needs
 no secret and writes nothing. The exit code is 0 when the trail is intact, 1 for
-any damage, and 3 only when the system refuses a file.
+any damage, and 3 only when the system refuses a file or there is no trail. A
+--checkpoint that is none is exit code 2, another trail's is 1.
 
 What was checked is as good as what it is anchored on: with none, the key came
 from the trail itself. --checkpoint names an older checkpoint of the trail that
@@ -46,7 +47,14 @@ fails where there is neither.`,
 			opts.Progress, opts.StateDir = bar.bytes, a.stateDir
 			r, err := audit.VerifyPath(cmd.Context(), a.settings.log, &opts)
 			bar.done()
-			if r == nil {
+			switch {
+			case errors.Is(err, audit.ErrNoCheckpoint):
+				return usageError{hinted{fmt.Errorf("--checkpoint %s: %w", report.Printable(checkpoint), err),
+					"give a copy of the trail's file checkpoint, kept elsewhere; the trail itself was not checked"}}
+			case errors.Is(err, audit.ErrOtherTrail):
+				return failedError{hinted{fmt.Errorf("--checkpoint %s: %w", report.Printable(checkpoint), err),
+					"give a checkpoint of this trail; the trail itself was not checked"}}
+			case r == nil:
 				return err
 			}
 			shown := a.showVerified(r, format.value)

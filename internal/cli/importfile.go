@@ -1,0 +1,333 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/importer"
+)
+
+func (a *app) importCommand() *cobra.Command {
+	format := newChoice("table", "json")
+	cmd := &cobra.Command{
+		Use:   "import FILE…",
+		Short: "Record the lines of old logs",
+		Long: `Records the lines of old logs as entries. A line is a JSON object with the eleven
+documented members, or {timestamp, agent_id, action, details, result, user_id,
+metadata}, whose details become inputs and whose result becomes outputs.
+
+Each entry is marked with its file, line and digest (metadata.imported_from,
+imported_line, imported_digest), and reports count it apart: the trail vouches
+for it from here on. A line that is refused is named on stderr by its number and
+the reason, the rest goes on, and the exit code is 4.
+
+A file can be imported again, also after it has grown: what is in the trail
+already is not recorded twice.`,
+		Example: `  kaizen-audit import old.jsonl
+  kaizen-audit import --log audit.jsonl /var/log/agents/*.jsonl`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("the name of a file is needed")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.importFiles(cmd, args, format.value) },
+	}
+	a.settings.addDurability(cmd.Flags())
+	complete(cmd, "durability", "durable", "written", "queued")
+	a.settings.addWriter(cmd.Flags())
+	addFormat(cmd, format)
+	return cmd
+}
+
+// imported is what became of a file. Its JSON shape only grows.
+type imported struct {
+	File string `json:"file"`
+	// Lines are those read, Blank among them: white space only.
+	Lines    int64 `json:"lines"`
+	Blank    int64 `json:"blank"`
+	Recorded int64 `json:"recorded"`
+	// Known lines were in the trail already.
+	Known   int64 `json:"known"`
+	Refused int64 `json:"refused"`
+	// TraceID is of the lines that had none.
+	TraceID        string  `json:"trace_id"`
+	Seconds        float64 `json:"seconds"`
+	LinesPerSecond float64 `json:"lines_per_second"`
+}
+
+// importFiles records the lines of old logs, one file after the other.
+func (a *app) importFiles(cmd *cobra.Command, files []string, format string) (err error) {
+	log, _ := os.Stat(a.settings.log)
+	for _, name := range files { // before a trail is made for nothing
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			return usagef("%s: is a directory; name the files in it", name)
+		case log != nil && os.SameFile(info, log):
+			return usageError{hinted{fmt.Errorf("%s: is the trail's own log", name), "if it is an older log and no trail yet: kaizen-audit import --adopt --log " + advice.Quote(a.settings.log)}}
+		}
+	}
+	opts := a.settings.options()
+	opts.Command, opts.Warn, opts.StateDir, opts.MustHold = cmd.CommandPath(), a.warn, a.stateDir, true
+	trail, err := audit.Open(a.settings.log, &opts)
+	if err != nil {
+		return err
+	}
+	defer a.closing(&err, trail)
+	maxLine := opts.MaxLine
+	if maxLine == 0 {
+		maxLine = entry.DefaultMaxLine
+	}
+	results := []imported{}
+	for _, name := range files {
+		i := fileImport{app: a, trail: trail, maxLine: maxLine, result: imported{File: name}}
+		if err = i.run(cmd.Context(), name); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		results = append(results, i.result)
+		if err != nil || cmd.Context().Err() != nil {
+			break
+		}
+	}
+	return errors.Join(err, a.showImported(results, format))
+}
+
+func (a *app) showImported(results []imported, format string) error {
+	if format == "json" {
+		return printJSON(a.stdout, results)
+	}
+	t := newTable(a.stdout, a.stdout, column{title: "FILE", least: 12}, column{title: "LINES", right: true}, column{title: "RECORDED", right: true},
+		column{title: "KNOWN", right: true}, column{title: "REFUSED", right: true}, column{title: "LINES/S", right: true}, column{title: "TRACE"})
+	number := func(n int64) cell { return cell{strconv.FormatInt(n, 10), ""} }
+	for _, r := range results {
+		if err := t.row(text(r.File), number(r.Lines), number(r.Recorded), number(r.Known), number(r.Refused),
+			number(int64(r.LinesPerSecond)), text(r.TraceID)); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// fileImport records the lines of one file.
+type fileImport struct {
+	app     *app
+	trail   *audit.Trail
+	maxLine int
+	source  importer.Source
+	known   lineSet // what is in the trail already
+	result  imported
+
+	events  []audit.Event // of the batch at hand
+	numbers []int64       // their lines
+	bytes   int           // of their lines
+	refused []refusal     // of the batch's lines
+}
+
+// importBytes bounds a batch beside batchLines.
+const importBytes = 2 << 20
+
+func (f *fileImport) run(ctx context.Context, name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	bar := newProgress(f.app.stderr, "import")
+	defer bar.done()
+	defer func() {
+		f.result.Seconds = time.Since(begun).Seconds()
+		f.result.LinesPerSecond = float64(f.result.Lines) / f.result.Seconds
+	}()
+	in := &counted{r: file, told: func(n int64) { bar.bytes(n, max(n, info.Size())) }}
+	if info.Mode().IsRegular() {
+		in.r = io.LimitReader(file, info.Size()) // what somebody appends meanwhile is the next import's
+	}
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	lines := make(chan inputLines, 16)
+	go readLines(reading, in, inputLimit(f.maxLine), lines)
+	for m := range lines {
+		for _, l := range m.lines {
+			if err := f.take(ctx, name, l); err != nil {
+				return err
+			}
+		}
+		if m.err != nil {
+			return errors.Join(f.commit(), m.err)
+		}
+	}
+	if err := f.commit(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		f.app.incomplete("import: %s: stopped by a signal; importing it again goes on", name)
+	}
+	return nil
+}
+
+// take maps a line into the batch, or refuses it.
+func (f *fileImport) take(ctx context.Context, name string, l inputLine) error {
+	if l.number == 1 {
+		f.source = importer.New(filepath.Base(name), l.text)
+		f.result.TraceID = f.source.Trace()
+		if err := f.load(ctx); err != nil {
+			return err
+		}
+	}
+	f.result.Lines++
+	switch {
+	case l.bytes > 0:
+		f.refuse(l.number, &entry.LineTooLongError{Bytes: l.bytes, Max: f.maxLine}, true)
+		return nil
+	case len(bytes.TrimSpace(l.text)) == 0:
+		f.result.Blank++
+		return nil
+	case f.known.has(l.number, f.source.Key(l.number, l.text)):
+		f.result.Known++
+		return nil
+	}
+	ev, err := f.source.Event(l.number, l.text)
+	if err != nil {
+		f.refuse(l.number, err, true)
+		return nil
+	}
+	f.events, f.numbers, f.bytes = append(f.events, ev), append(f.numbers, l.number), f.bytes+len(l.text)
+	if len(f.events) < batchLines && f.bytes < importBytes {
+		return nil
+	}
+	return f.commit()
+}
+
+// load finds which lines of the file the trail has.
+func (f *fileImport) load(ctx context.Context) error {
+	for key, err := range f.trail.ImportedKeys(ctx, f.source.Prefix()) {
+		if err != nil {
+			return err
+		}
+		number, _, _ := strings.Cut(strings.TrimPrefix(key, f.source.Prefix()), ":")
+		if n, err := strconv.ParseInt(number, 10, 64); err == nil && n > 0 {
+			f.known.add(n, key)
+		}
+	}
+	return nil
+}
+
+// refuse names a line that was not recorded; see recorder.
+func (f *fileImport) refuse(number int64, err error, unseen bool) {
+	if unseen {
+		f.trail.NoteRefused(err)
+	}
+	f.result.Refused++
+	f.refused = append(f.refused, refusal{number, refusalText(number, err)})
+}
+
+// commit records the batch and names what was refused.
+func (f *fileImport) commit() error {
+	defer func() {
+		for _, r := range sortedRefusals(f.refused) {
+			f.app.incomplete("%s: %s", f.result.File, r.text)
+		}
+		f.refused = f.refused[:0]
+	}()
+	if len(f.events) == 0 {
+		return nil
+	}
+	// The wait is not bounded by the command's context: what is accepted is
+	// acknowledged.
+	receipts, err := f.trail.Import(context.Background(), f.events)
+	var failed *audit.BatchError
+	if err != nil && !errors.As(err, &failed) {
+		return fmt.Errorf("line %d and what follows was not recorded: %w", f.numbers[0], err)
+	}
+	for i := range receipts {
+		var err error
+		if failed != nil {
+			err = failed.Errs[i]
+		}
+		switch {
+		case err == nil:
+			f.result.Recorded++
+		case errors.Is(err, audit.ErrRefused), errors.Is(err, audit.ErrConflict):
+			f.refuse(f.numbers[i], err, false)
+		default:
+			return fmt.Errorf("line %d was not recorded; importing the file again goes on: %w", f.numbers[i], err)
+		}
+	}
+	f.events, f.numbers, f.bytes = f.events[:0], f.numbers[:0], 0
+	return nil
+}
+
+// counted tells how many bytes were read.
+type counted struct {
+	r    io.Reader
+	n    int64
+	told func(n int64)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	c.told(c.n)
+	return n, err
+}
+
+// lineSet remembers the keys of lines by their number, in some 8 bytes a line
+// where the numbers lie close together.
+type lineSet struct {
+	pages map[int64]*[linesPerPage]uint64 // the end of one key of each line
+	more  map[string]struct{}             // further keys of a line that has changed
+}
+
+const linesPerPage = 1024
+
+// keyEnd is 64 bits of the line's digest, which ends a key; never 0.
+func keyEnd(key string) uint64 {
+	n, _ := strconv.ParseUint(key[max(0, len(key)-16):], 16, 64)
+	return n | 1
+}
+
+func (s *lineSet) add(number int64, key string) {
+	if s.pages == nil {
+		s.pages, s.more = map[int64]*[linesPerPage]uint64{}, map[string]struct{}{}
+	}
+	page := s.pages[number/linesPerPage]
+	if page == nil {
+		page = new([linesPerPage]uint64)
+		s.pages[number/linesPerPage] = page
+	}
+	if at := &page[number%linesPerPage]; *at == 0 {
+		*at = keyEnd(key)
+	} else {
+		s.more[key] = struct{}{}
+	}
+}
+
+func (s *lineSet) has(number int64, key string) bool {
+	page := s.pages[number/linesPerPage]
+	if page == nil || page[number%linesPerPage] == 0 {
+		return false
+	}
+	_, ok := s.more[key]
+	return ok || page[number%linesPerPage] == keyEnd(key)
+}
