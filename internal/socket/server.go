@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ const (
 	maxTurned   = 128          // connections past the limit that are told so
 	maxBody     = 1 << 20      // of a reading
 	batchEvents = 1000
+	answerRoom  = 256 << 10 // answers of as many, which may wait in the socket
 	// longLines is what the large buffers of all streams may have together, if
 	// that is at least four of the longest lines; foreign users have half as
 	// much of their own.
@@ -208,6 +210,9 @@ func (s *Server) admit(nc net.Conn) *conn {
 	peer, err := peerOf(u)
 	if err != nil {
 		return nil
+	}
+	if runtime.GOOS != "linux" { // where a socket holds 8 KiB
+		_ = u.SetWriteBuffer(answerRoom)
 	}
 	c := &conn{UnixConn: u, s: s, peer: peer, foreign: peer.UID != s.uid && peer.UID != 0}
 	s.mu.Lock()

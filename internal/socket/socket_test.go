@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -552,5 +553,55 @@ func TestAnIdleStreamEndsAndTheClientGoesOn(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+func TestCurlStreamsEvents(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("curl is not installed")
+	}
+	h := newMemoryHolder()
+	s := serve(t, h)
+	const n = 20_000 // far more answers than a socket holds
+	for _, how := range [][]string{{"--data-binary", "@-"}, {"-X", "POST", "-T", "-"}} {
+		args := append([]string{"-sS", "--max-time", "60", "--unix-socket", filepath.Join(s.dir, socket.Name), "http://localhost/v1/events"}, how...)
+		cmd := exec.CommandContext(t.Context(), curl, args...)
+		cmd.Stdin = strings.NewReader(strings.Repeat(small, n))
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", how, err)
+		}
+		if got := bytes.Count(out, []byte("\n")); got != n || bytes.Contains(out, []byte("error")) {
+			t.Errorf("%v: %d answers, want %d", how, got, n)
+		}
+	}
+}
+
+func TestAThousandEventsMayBeSentBeforeTheirAnswersAreRead(t *testing.T) {
+	h := newMemoryHolder()
+	s := serve(t, h)
+	conn := connect(t, s)
+	ev := event("") // no key
+	body := bytes.Repeat(append(ev, '\n'), 1000)[:128<<10]
+	body = append(body[:bytes.LastIndexByte(body, '\n')+1], strings.Repeat(small, 1000-bytes.Count(body, []byte("\n")))...)
+	fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		h.mu.Lock()
+		n := len(h.lines)
+		h.mu.Unlock()
+		if n == 1000 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d events were recorded", n)
+		}
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(resp.Body); err != nil || bytes.Count(b, []byte(`"event_id"`)) != 1000 {
+		t.Errorf("%d receipts, %v", bytes.Count(b, []byte(`"event_id"`)), err)
 	}
 }
