@@ -152,7 +152,8 @@ func failed(resp *http.Response, body []byte) error {
 // commits; nobody waits for others to come.
 //
 // The event should have an idempotency key. ctx bounds the wait, not the fate:
-// when it ends, the error is the context's and an *Error of code Unknown. When
+// when it ends after the event was accepted, the error is the context's and an
+// *Error of code Unknown. When
 // the connection breaks it is ErrGone. In both cases the event may be recorded
 // or not, and sending it again with its key records it once. Any other error
 // is the holder's *Error, or says that the event is no line.
@@ -232,6 +233,9 @@ func (c *call) wait(ctx context.Context) error {
 // send hands events to the stream, opening one where there is none. After an
 // error nothing of the call was sent.
 func (c *Client) send(ctx context.Context, call *call, events ...[]byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	for _, ev := range events {
 		if blank(ev) || bytes.IndexByte(ev, '\n') >= 0 {
 			return &Error{Code: Refused, Message: "an event must be one line of JSON"}
@@ -270,8 +274,9 @@ func (c *Client) open(ctx context.Context) (*clientStream, error) {
 // errEnded: the stream took no more events. The call was not sent.
 var errEnded = fmt.Errorf("%w: nothing was sent", ErrGone)
 
-// clientStream is one POST /v1/events. It speaks HTTP itself: through
-// http.Transport and a pipe an event cost three more switches of goroutines.
+// clientStream is one POST /v1/events. It speaks HTTP itself:
+// http.Transport would take the events through a pipe, with another switch of
+// goroutines and another copy for each.
 type clientStream struct {
 	conn net.Conn
 	wake chan struct{} // one element: there is something to write

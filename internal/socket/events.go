@@ -109,7 +109,7 @@ func (st *stream) patience() {
 	if begun {
 		limit = st.s.line
 	}
-	// Moving a deadline costs a microsecond: a sixth of it may be gone.
+	// A deadline is moved when a sixth of it is gone, not for every event.
 	if begun == st.begun && (begun || st.deadline.Sub(now) > limit*5/6) {
 		return
 	}

@@ -13,8 +13,8 @@ const (
 	// stream may have, and keeps once it needed it.
 	leastBuffer = 16 << 10
 	ownBuffer   = 64 << 10
-	// batchBuffer is what one read takes at most: some 500 events. Four times
-	// as much was no faster (BenchmarkMemory).
+	// batchBuffer is what one read takes at most, unless a line is longer: 500
+	// events of common size.
 	batchBuffer = 256 << 10
 	// leastRoom is what a read is worth a system call for.
 	leastRoom = 512

@@ -288,7 +288,7 @@ func (c *conn) stopReading() {
 }
 
 // Write is bounded by answerTime. The deadline is moved when a sixth of it is
-// gone: moving it costs as much as a short answer.
+// gone, not for every answer.
 func (c *conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	if now := time.Now(); c.answerBy.Sub(now) < answerTime*5/6 {

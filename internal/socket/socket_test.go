@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,7 +126,7 @@ func TestPathLongerThanAnAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := socket.Listen(dir, "")
-	if !isLinux {
+	if runtime.GOOS != "linux" {
 		if err == nil || !strings.Contains(err.Error(), "shorter") {
 			t.Fatalf("error %v does not say what to do", err)
 		}
@@ -241,6 +242,8 @@ func TestAContextBoundsTheWaitAndNotTheFate(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, &socket.Error{Code: socket.Unknown}) {
 		t.Errorf("error %v", err)
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
 	for _, res := range c.RecordBatch(ctx, [][]byte{event("b"), event("c")}) {
 		if !errors.Is(res.Err, &socket.Error{Code: socket.Unknown}) {
 			t.Errorf("error %v", res.Err)
@@ -603,5 +606,38 @@ func TestAThousandEventsMayBeSentBeforeTheirAnswersAreRead(t *testing.T) {
 	}
 	if b, err := io.ReadAll(resp.Body); err != nil || bytes.Count(b, []byte(`"event_id"`)) != 1000 {
 		t.Errorf("%d receipts, %v", bytes.Count(b, []byte(`"event_id"`)), err)
+	}
+}
+
+func TestNothingIsSentWhenTheContextHasEnded(t *testing.T) {
+	h := newMemoryHolder()
+	c := dial(t, serve(t, h))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Record(ctx, event("a")); !errors.Is(err, context.Canceled) || errors.Is(err, &socket.Error{Code: socket.Unknown}) {
+		t.Errorf("error %v", err)
+	}
+	if r, err := c.Record(t.Context(), event("b")); err != nil || r.Index != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestNoGoroutineIsLeft(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Run("", func(t *testing.T) {
+		s := serve(t, newMemoryHolder())
+		for i := range 10 {
+			c := dial(t, s)
+			if _, err := c.Record(t.Context(), event(fmt.Sprint(i))); err != nil {
+				t.Error(err)
+			}
+			head(t, connect(t, s))
+		}
+	})
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
 	}
 }

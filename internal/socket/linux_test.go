@@ -1,3 +1,0 @@
-package socket_test
-
-const isLinux = true

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package socket_test
-
-const isLinux = false
