@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -34,6 +35,14 @@ type InitOptions struct {
 	SuccessorOf string
 	// ForgetPin accepts that the path has another trail than before.
 	ForgetPin bool
+	// Adopt begins the trail with the lines of the file that is at path and is
+	// no trail's, byte for byte: entry 0 names them, and they are leaves from
+	// 1 on. The file itself is set aside beside the log (X.adopted.jsonl),
+	// unchanged. Nothing in those lines is ever read as the trail's own word.
+	// An Init that was killed is finished, or begun again, by the same Init.
+	Adopt bool
+	// Progress is told how many bytes were adopted, of how many.
+	Progress func(done, total int64)
 }
 
 // Init makes a trail at path and returns once it is durable. A trail that is
@@ -66,7 +75,11 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 			return nil, err
 		}
 	}
-	if there && !io.ForgetPin && old != log {
+	if io.Adopt && (old != "" || io.ForgetPin) {
+		return nil, fmt.Errorf("init %s: %w", path, optionError("Adopt", "it goes with neither SuccessorOf nor ForgetPin"))
+	}
+	io.adopt, io.progress = io.Adopt, io.Progress
+	if there && !io.Adopt && !io.ForgetPin && old != log {
 		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
 			"kaizen-audit record appends to it; %s", toGoOn(path))
 	}
@@ -214,63 +227,25 @@ func identityOf(dir, path, state string) (identity, note.Verifier, error) {
 	return id, v, nil
 }
 
+// creating is the file of that name, which is there from the first file of a
+// trail that is being made until the first checkpoint is durable.
+type creating struct {
+	Format int `json:"format"`
+	// Adopt is the name, beside the log, of the file whose lines the trail
+	// begins with; empty for a trail that begins with none.
+	Adopt string `json:"adopt,omitempty"`
+}
+
 // create makes the trail's files, under the lock. creating is there from the
 // first file until the first checkpoint is durable: a crash in between leaves
 // what the next opening throws away, and no receipt was given.
 func (t *Trail) create() error {
 	fsys := t.opts.fs
-	file := func(name string) string { return filepath.Join(t.dir, name) }
-	if err := durable.WriteFile(fsys, file("creating"), []byte("{\"format\":1}\n"), 0o600); err != nil {
-		return err
-	}
-	origin := t.opts.Origin
-	if origin == "" {
-		var b [8]byte
-		rand.Read(b[:])
-		origin = "kaizen-audit.invalid/" + hex.EncodeToString(b[:])
-	}
-	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
-	if err != nil {
-		return optionError("Origin", "it must be a name without spaces and plus signs")
-	}
-	mac := make([]byte, macKeyBytes)
-	rand.Read(mac)
-	now := t.clock.now()
-	t.id = identity{
-		Format: formatVersion, Origin: origin, Created: formatTime(now), Profile: "plain",
-		VKey: vkey, LifecycleVKey: vkey, VKeys: []keyFrom{{vkey, 0}},
-	}
-	if t.keys, err = newKeys(skey, mac); err != nil {
-		return err
-	}
-	id, err := json.Marshal(t.id)
+	now, err := t.beginCreation(creating{Format: formatVersion})
 	if err != nil {
 		return err
 	}
-	if err := durable.MkdirAll(fsys, file("keys"), 0o700); err != nil {
-		return err
-	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{
-		{"keys/signing.key", []byte(skey + "\n")},
-		{"keys/mac.key", mac},
-		{"trail.json", append(id, '\n')},
-	} {
-		if err := durable.WriteFile(fsys, file(f.name), f.data, 0o600); err != nil {
-			return err
-		}
-	}
-	facts := map[string]any{
-		"format": formatVersion, "origin": origin, "profile": "plain", "vkey": vkey, "lifecycle_vkey": vkey,
-		"writer": t.writer(),
-	}
-	t.protection(facts)
-	if s := t.opts.successor; s != nil {
-		facts["successor_of"] = s
-	}
-	line, err := t.ownLine(ownEntry{eventType: "AUDIT_CREATED", action: "trail_created", outputs: facts, signed: true}, now)
+	line, err := t.createdLine(now, nil)
 	if err != nil {
 		return err
 	}
@@ -282,11 +257,87 @@ func (t *Trail) create() error {
 	}
 	b := tree.NewBuilder()
 	b.Append(lineDigest(line))
+	return t.endCreation(tree.NewStore(fsys, t.dir), b)
+}
+
+// beginCreation makes everything but lines and tree: who the trail is, and its
+// keys.
+func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
+	fsys := t.opts.fs
+	file := func(name string) string { return filepath.Join(t.dir, name) }
+	marked, err := json.Marshal(mark)
+	if err != nil {
+		return now, err
+	}
+	if err := durable.WriteFile(fsys, file("creating"), append(marked, '\n'), 0o600); err != nil {
+		return now, err
+	}
+	origin := t.opts.Origin
+	if origin == "" {
+		var b [8]byte
+		rand.Read(b[:])
+		origin = "kaizen-audit.invalid/" + hex.EncodeToString(b[:])
+	}
+	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
+	if err != nil {
+		return now, optionError("Origin", "it must be a name without spaces and plus signs")
+	}
+	mac := make([]byte, macKeyBytes)
+	rand.Read(mac)
+	now = t.clock.now()
+	t.id = identity{
+		Format: formatVersion, Origin: origin, Created: formatTime(now), Profile: "plain",
+		VKey: vkey, LifecycleVKey: vkey, VKeys: []keyFrom{{vkey, 0}},
+	}
+	if t.keys, err = newKeys(skey, mac); err != nil {
+		return now, err
+	}
+	id, err := json.Marshal(t.id)
+	if err != nil {
+		return now, err
+	}
+	if err := durable.MkdirAll(fsys, file("keys"), 0o700); err != nil {
+		return now, err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{
+		{"keys/signing.key", []byte(skey + "\n")},
+		{"keys/mac.key", mac},
+		{"trail.json", append(id, '\n')},
+	} {
+		if err := durable.WriteFile(fsys, file(f.name), f.data, 0o600); err != nil {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
+// createdLine is entry 0; adopted are the lines that follow it, if any were
+// there before.
+func (t *Trail) createdLine(now time.Time, adopted *Adopted) ([]byte, error) {
+	facts := map[string]any{
+		"format": formatVersion, "origin": t.id.Origin, "profile": t.id.Profile, "vkey": t.id.VKey, "lifecycle_vkey": t.id.LifecycleVKey,
+		"writer": t.writer(),
+	}
+	t.protection(facts)
+	if s := t.opts.successor; s != nil {
+		facts["successor_of"] = s
+	}
+	if adopted != nil {
+		facts["adopted"] = adopted
+	}
+	return t.ownLine(ownEntry{eventType: "AUDIT_CREATED", action: "trail_created", outputs: facts, signed: true}, now)
+}
+
+// endCreation signs the first checkpoint, over lines that are durable.
+func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 	snap := b.Snapshot()
-	store := tree.NewStore(fsys, t.dir)
 	if err := store.Flush(snap); err != nil {
 		return err
 	}
+	b.Flushed(snap)
 	c, err := tree.Sign(t.keys.signer, snap.Size, snap.Root)
 	if err != nil {
 		return err
@@ -295,7 +346,7 @@ func (t *Trail) create() error {
 		return err
 	}
 	// Crash until here: nothing was given out, all of it is made anew.
-	return errors.Join(fsys.Remove(file("creating")), fsys.SyncDir(t.dir))
+	return errors.Join(t.opts.fs.Remove(filepath.Join(t.dir, "creating")), t.opts.fs.SyncDir(t.dir))
 }
 
 func newKeys(skey string, mac []byte) (*keys, error) {
@@ -306,6 +357,17 @@ func newKeys(skey string, mac []byte) (*keys, error) {
 // discardUnfinished removes what a creation left that did not come to its
 // first checkpoint. The log has at most entry 0.
 func (t *Trail) discardUnfinished() error {
+	if err := t.discardIdentity(); err != nil {
+		return err
+	}
+	if err := t.opts.fs.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// discardIdentity removes what beginCreation made, and the first checkpoint.
+func (t *Trail) discardIdentity() error {
 	fsys := t.opts.fs
 	for _, name := range []string{"checkpoint", "checkpoint.tmp", "checkpoints/1", "checkpoints/1.tmp", "trail.json", "trail.json.tmp",
 		"keys/signing.key", "keys/signing.key.tmp", "keys/mac.key", "keys/mac.key.tmp"} {
@@ -313,40 +375,39 @@ func (t *Trail) discardUnfinished() error {
 			return err
 		}
 	}
-	if err := fsys.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	return nil
 }
 
-// unfinished reports whether a creation was cut short: creating is there, no
-// checkpoint, and the log has at most one line.
-func (t *Trail) unfinished() (bool, error) {
+// unfinished reports whether a creation was cut short: creating is there, which
+// is returned, and no checkpoint.
+func (t *Trail) unfinished() (*creating, error) {
 	fsys := t.opts.fs
-	if _, err := fsys.Stat(filepath.Join(t.dir, "creating")); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	data, err := durable.ReadFile(fsys, filepath.Join(t.dir, "creating"), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	} else if err != nil {
-		return false, err
+		return nil, err
+	}
+	mark := &creating{}
+	if json.Unmarshal(data, mark) != nil || mark.Format != formatVersion {
+		return nil, fmt.Errorf("%w: creating: not the JSON that is expected", ErrDamaged)
 	}
 	if _, err := fsys.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
-		return false, nil
+		return nil, nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+		return nil, err
 	}
-	data, err := durable.ReadFile(fsys, t.path, maxSmallFile)
+	return mark, nil
+}
+
+// hasLines reports whether the log has more lines than entry 0: then they are
+// no creation's that was cut short.
+func (t *Trail) hasLines() (bool, error) {
+	data, err := durable.ReadFile(t.opts.fs, t.path, maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	lines := 0
-	for _, c := range data {
-		if c == '\n' {
-			lines++
-		}
-	}
-	return lines <= 1, nil
+	return bytes.Count(data, []byte{'\n'}) > 1, err
 }
 
 // lockedBy names who holds a lock, from the lock file.

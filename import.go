@@ -68,10 +68,12 @@ func (t *Trail) ImportedKeys(ctx context.Context, prefix string) iter.Seq2[strin
 			return
 		}
 		defer view.Close()
+		var adopted Adopted
 		enough := errors.New("enough")
 		for _, part := range view.Parts() {
-			_, err := view.Part(ctx, part, func(_ int64, line []byte) error {
-				if !bytes.Contains(line, needle) {
+			_, err := view.Part(ctx, part, func(index int64, line []byte) error {
+				adopted.See(index, line)
+				if adopted.Has(index) || !bytes.Contains(line, needle) {
 					return nil
 				}
 				e, err := entry.Parse(line)

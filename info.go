@@ -62,6 +62,9 @@ type Info struct {
 	// Missing are entries that can't be read, as far as that can be told
 	// without reading what is sealed: Verify does.
 	Missing []*GapError `json:"missing,omitempty"`
+	// Adopted are the lines of an older log that the trail began with; nil if
+	// with none.
+	Adopted *Adopted `json:"adopted,omitempty"`
 	// Warnings are what needs somebody's attention.
 	Warnings []string `json:"warnings"`
 }
@@ -108,6 +111,10 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	}
 	if fi, err := t.opts.fs.Stat(t.path); err == nil {
 		i.OpenBytes = fi.Size()
+	}
+	// Where the first lines can't be read, Missing says so.
+	if a, err := t.adopted(ctx); err == nil && a.Count > 0 {
+		i.Adopted = &a
 	}
 	c, _, err := t.latest()
 	if err == nil {

@@ -117,6 +117,8 @@ type Options struct {
 	interval  time.Duration // between checkpoints
 	quiet     bool          // no start and stop entries
 	successor *successorOf
+	adopt     bool // the file at the path becomes the trail's beginning
+	progress  func(done, total int64)
 	manual    bool  // nothing is signed but by hand
 	ring      int64 // bytes; 0 is the default, negative is none
 	ringAfter int64 // commits

@@ -42,11 +42,24 @@ func (t *Trail) openWriter() error {
 	if err := t.mayFlag(); err != nil {
 		return err
 	}
-	if unfinished, err := t.unfinished(); err != nil {
+	mark, err := t.unfinished()
+	switch {
+	case err != nil:
 		return err
-	} else if unfinished {
-		if err := t.discardUnfinished(); err != nil {
+	case t.opts.adopt:
+		if err := t.adopt(mark); err != nil {
+			return explainFull(err)
+		}
+		return t.load(true, true)
+	case mark != nil && mark.Adopt != "":
+		return adoptionUnfinished(t.path)
+	case mark != nil:
+		if has, err := t.hasLines(); err != nil {
 			return err
+		} else if !has {
+			if err := t.discardUnfinished(); err != nil {
+				return err
+			}
 		}
 	}
 	_, logErr := t.opts.fs.Stat(t.path)
@@ -73,7 +86,11 @@ func (t *Trail) prepareDir() error {
 	if _, err := fsys.Stat(t.dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if fi, err := fsys.Stat(t.path); err == nil && fi.Size() > 0 {
+	if t.opts.adopt {
+		if err := t.mayAdopt(); err != nil {
+			return err
+		}
+	} else if fi, err := fsys.Stat(t.path); err == nil && fi.Size() > 0 {
 		return notATrail(t.path, t.dir)
 	}
 	if t.opts.MustExist {
@@ -89,7 +106,8 @@ func (t *Trail) prepareDir() error {
 
 func notATrail(path, dir string) error {
 	return advice.For(fmt.Errorf("%w: %s has lines and no trail beside it (%s)", ErrDamaged, path, dir),
-		"if it is another program's log, choose another path; if its trail was lost, restore that, or %s", toGoOn(path))
+		"if it is an older log, to begin a trail with its lines: kaizen-audit import --adopt --log %s; if it is another program's log, choose another path; if its trail was lost, restore that, or %s",
+		advice.Quote(path), toGoOn(path))
 }
 
 // toGoOn is the advice that begins a new trail where the old one can't go on.
@@ -378,9 +396,12 @@ func (t *Trail) replayFrom(b *tree.Builder, start int64, c tree.Checkpoint) (rep
 	}
 	broken := false
 	var mismatch error
+	var adopted Adopted
 	var err error
 	r.State, err = t.journal.Replay(start, func(index int64, line []byte) error {
-		if index >= t.journal.First() {
+		// A line that was adopted says nothing about this trail's time.
+		adopted.See(index, line)
+		if index >= t.journal.First() && !adopted.Has(index) {
 			if e, err := entry.Parse(line); err == nil {
 				t.clock.seen(e.RecordedAt)
 			}
@@ -523,6 +544,7 @@ func (t *Trail) loadKeysSeen() error {
 		return err
 	}
 	defer view.Close()
+	var adopted Adopted
 	since := t.clock.now().Add(-idempotency.Window)
 	from := t.idem.Covered()
 	for _, part := range view.Parts() {
@@ -530,7 +552,8 @@ func (t *Trail) loadKeysSeen() error {
 			continue
 		}
 		_, err := view.Part(context.Background(), part, func(index int64, line []byte) error {
-			if index < from || !bytes.Contains(line, []byte(`"idempotency_key"`)) {
+			adopted.See(index, line)
+			if index < from || adopted.Has(index) || !bytes.Contains(line, []byte(`"idempotency_key"`)) {
 				return nil
 			}
 			e, err := entry.Parse(line)

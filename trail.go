@@ -215,6 +215,12 @@ func (t *Trail) openReader() error {
 		if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
 			return notFound(t.path)
 		}
+		if mark, err := t.unfinished(); err == nil && mark != nil && mark.Adopt != "" {
+			return adoptionUnfinished(t.path)
+		}
+		if _, err := t.opts.fs.Stat(filepath.Join(t.dir, "checkpoint")); errors.Is(err, fs.ErrNotExist) {
+			return notATrail(t.path, t.dir)
+		}
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, filepath.Join(t.dir, "trail.json"))
 	}
 	if err != nil {
@@ -222,6 +228,11 @@ func (t *Trail) openReader() error {
 	}
 	if t.id, _, err = parseIdentity(data); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if mark, err := t.unfinished(); err != nil {
+		return err
+	} else if mark != nil && mark.Adopt != "" {
+		return adoptionUnfinished(t.path) // the log may still be the old file
 	}
 	if err := t.checkPin(); err != nil {
 		return err

@@ -22,8 +22,9 @@ import (
 
 func (a *app) importCommand() *cobra.Command {
 	format := newChoice("table", "json")
+	var adopt bool
 	cmd := &cobra.Command{
-		Use:   "import FILE…",
+		Use:   "import FILE… | --adopt",
 		Short: "Record the lines of old logs",
 		Long: `Records the lines of old logs as entries. A line is a JSON object with the eleven
 documented members, or {timestamp, agent_id, action, details, result, user_id,
@@ -35,22 +36,57 @@ for it from here on. A line that is refused is named on stderr by its number and
 the reason, the rest goes on, and the exit code is 4.
 
 A file can be imported again, also after it has grown: what is in the trail
-already is not recorded twice.`,
+already is not recorded twice.
+
+--adopt is for a file at the log's own path that is no trail yet, whatever its
+lines are. It begins a trail with them, byte for byte, right after entry 0, and
+sets the file aside as X.adopted.jsonl, unchanged. Stop the program that writes
+to it first. When it was interrupted, the same command finishes it.`,
 		Example: `  kaizen-audit import old.jsonl
-  kaizen-audit import --log audit.jsonl /var/log/agents/*.jsonl`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
+  kaizen-audit import --log audit.jsonl /var/log/agents/*.jsonl
+  kaizen-audit import --adopt --log audit.jsonl`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case adopt && len(args) > 0 && (len(args) > 1 || args[0] != a.settings.log):
+				return usageError{hinted{errors.New("--adopt: the file is the one at the log's path"), "kaizen-audit import --adopt --log " + advice.Quote(args[0])}}
+			case adopt && cmd.Flags().Changed("durability"):
+				return usagef("--durability: --adopt returns when everything is on disk")
+			case adopt:
+				return a.adopt(cmd, format.value)
+			case len(args) == 0:
 				return usagef("the name of a file is needed")
 			}
-			return nil
+			return a.importFiles(cmd, args, format.value)
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return a.importFiles(cmd, args, format.value) },
 	}
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "begin a trail with the lines of the file at the log's path")
 	a.settings.addDurability(cmd.Flags())
 	complete(cmd, "durability", "durable", "written", "queued")
 	a.settings.addWriter(cmd.Flags())
 	addFormat(cmd, format)
 	return cmd
+}
+
+// adopt begins a trail with the lines of the file at the log's path.
+func (a *app) adopt(cmd *cobra.Command, format string) error {
+	opts := audit.InitOptions{Options: a.settings.options(), Adopt: true}
+	opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
+	bar := newProgress(a.stderr, "adopt")
+	opts.Progress = bar.bytes
+	info, err := audit.Init(a.settings.log, &opts)
+	bar.done()
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		return printJSON(a.stdout, info)
+	}
+	rows := [][2]string{{"Log", info.Path}, {"Directory", info.Dir}}
+	if old := info.Adopted; old != nil {
+		rows = append(rows, [2]string{"Adopted", fmt.Sprintf("%d lines, entries %d to %d", old.Count, old.First, old.First+old.Count-1)},
+			[2]string{"Old file", filepath.Join(filepath.Dir(info.Path), old.File)}, [2]string{"SHA-256", old.SHA256})
+	}
+	return facts(a.stdout, append(rows, [2]string{"Origin", info.Origin}, [2]string{"VKey", info.VKey}, [2]string{"Pin", info.Pin})...)
 }
 
 // imported is what became of a file. Its JSON shape only grows.

@@ -70,10 +70,14 @@ what is there was changed only verify tells.`,
 			if i.Group != "" {
 				lines = "their owner, group " + i.Group + " and root"
 			}
+			adopted := ""
+			if old := i.Adopted; old != nil {
+				adopted = fmt.Sprintf("%d lines from %s", old.Count, old.File)
+			}
 			return facts(a.stdout,
 				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey},
 				[2]string{"Profile", i.Profile}, [2]string{"Created", i.Created.UTC().Format(time.RFC3339)},
-				[2]string{"Entries", fmt.Sprint(i.Entries)}, [2]string{"Covered", covered}, [2]string{"Root", i.Root},
+				[2]string{"Entries", fmt.Sprint(i.Entries)}, [2]string{"Adopted", adopted}, [2]string{"Covered", covered}, [2]string{"Root", i.Root},
 				[2]string{"Segments", segments},
 				[2]string{"Open segment", fmt.Sprintf("from index %d, %s", i.OpenFirst, formatBytes(i.OpenBytes))},
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
 // Run gives the entries of a view that a query wants, in its order. The query
@@ -55,6 +56,13 @@ func Run(ctx context.Context, view *journal.View, q Query, progress func(done, t
 	}
 }
 
+// Match makes ready a query whose lines come one by one, in any number: what it
+// gives says whether the line at an index is wanted. The query must have passed
+// Check; its Limit, Order and Cursor mean nothing here.
+func Match(q Query) func(index int64, line []byte) (e entry.Entry, ok bool, err error) {
+	return compile(&q).try
+}
+
 // errEnough ends a scan: the limit is reached, or the caller has stopped.
 var errEnough = errors.New("enough")
 
@@ -83,6 +91,7 @@ func (s *scan) part(ctx context.Context, part journal.Part) error {
 	}
 	next, err := s.view.Part(ctx, part, func(index int64, line []byte) error {
 		s.tell(line)
+		s.adopted.See(index, line)
 		if index < s.low {
 			return nil
 		}
@@ -163,6 +172,7 @@ func (s *scan) newest(ctx context.Context, part journal.Part) error {
 	var hits []found
 	next, err := s.view.Part(ctx, part, func(index int64, line []byte) error {
 		s.tell(line)
+		s.adopted.See(index, line)
 		if index < s.low || index >= s.high {
 			return nil
 		}
@@ -190,6 +200,7 @@ func (s *scan) newest(ctx context.Context, part journal.Part) error {
 // matcher is a query made ready.
 type matcher struct {
 	q        *Query
+	adopted  lifecycle.Adopted
 	needles  [][]byte // each must be in the line's bytes, unless it has escapes
 	types    map[string]bool
 	agent    glob
@@ -276,9 +287,13 @@ func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err err
 		}
 	}
 	e, err = entry.Parse(line)
+	if err != nil && m.adopted.Has(index) {
+		return e, false, nil // it never was to be an entry
+	}
 	if err != nil {
 		return entry.Entry{Index: index}, false, fmt.Errorf("entry %d: %w", index, err)
 	}
+	e.Index = index
 	if !m.match(&e) {
 		return e, false, nil
 	}
@@ -292,11 +307,14 @@ func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err err
 
 func (m *matcher) match(e *entry.Entry) bool {
 	q := m.q
+	own := strings.HasPrefix(e.EventType, entry.TrailPrefix)
+	adopted := m.adopted.Has(e.Index)
 	switch {
 	case m.types != nil && !m.types[e.EventType],
-		// A line has no trail's own entry unless it says so by its type: lines
-		// adopted from elsewhere can't claim the agent's name only.
-		m.types == nil && !q.Trails && e.IsTrails() && strings.HasPrefix(e.EventType, entry.TrailPrefix),
+		// Who asks for the trail's own word is not given what only claims to be
+		// it, and who does not ask for it misses nothing else.
+		m.types != nil && own && adopted,
+		m.types == nil && !q.Trails && own && e.IsTrails() && !adopted,
 		!m.agent.match(e.AgentID), !m.trace.match(e.TraceID), !m.action.match(e.Action),
 		!m.outcome.match(e.Outcome), !m.purpose.match(e.Purpose),
 		q.Success != nil && e.Success != *q.Success,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
 // recentOperations is how many of an agent's operations the documented report
@@ -65,6 +66,11 @@ type Report struct {
 	// ImportedEntries counts entries that another log had first. They are not
 	// in TotalEntries: the trail vouches for them from their import on only.
 	ImportedEntries int64 `json:"imported_entries"`
+	// AdoptedLines counts the lines of an older log that the trail began with,
+	// AdoptedBroken those of them that are no entries. They are in none of the
+	// other numbers.
+	AdoptedLines  int64 `json:"adopted_lines"`
+	AdoptedBroken int64 `json:"adopted_broken_lines,omitempty"`
 	// Unattributed counts entries that are encrypted as a whole, so that their
 	// agent can't be read here. They are in TotalEntries.
 	Unattributed int64 `json:"unattributed_entries"`
@@ -90,7 +96,8 @@ type Agent struct {
 	AgentID    string `json:"agent_id"`
 	Operations int64  `json:"total_operations"`
 	Successful int64  `json:"successful_operations"`
-	// Imported operations are in none of the other numbers.
+	// Imported operations, adopted ones among them, are in none of the other
+	// numbers.
 	Imported int64 `json:"imported_operations,omitempty"`
 	// Recent are the last operations by index, at most three, the oldest of
 	// them first.
@@ -110,6 +117,9 @@ type Operation struct {
 type Builder struct {
 	report Report
 	agents map[string]int // place in report.Agents
+
+	adopted        lifecycle.Adopted
+	adoptedEntries int64
 
 	// Of the lines counted, the trail's own apart: those are plain also where
 	// the trail is encrypted.
@@ -141,6 +151,14 @@ func New(m Meta) *Builder {
 // copied, so that e's line can go.
 func (b *Builder) Add(e entry.Entry) {
 	r := &b.report
+	b.adopted.See(e.Index, e.Line())
+	if b.adopted.Has(e.Index) {
+		b.adoptedEntries++
+		if e.AgentID != "" {
+			b.agent(e.AgentID).Imported++
+		}
+		return
+	}
 	if e.IsTrails() && strings.HasPrefix(e.EventType, entry.TrailPrefix) {
 		r.OwnEntries++
 		return
@@ -218,6 +236,7 @@ func sealedInPart(policy entry.Object) bool {
 // Report gives the report of the entries so far; the builder is then done.
 func (b *Builder) Report() *Report {
 	r := b.report
+	r.AdoptedLines, r.AdoptedBroken = b.adopted.Count, b.adopted.Count-b.adoptedEntries
 	switch {
 	case b.encrypted == 0:
 		r.Encryption = Disabled

@@ -44,6 +44,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.ImportedEntries > 0 {
 		line("Imported entries: %s (integrity only from their import on)", count(r.ImportedEntries))
 	}
+	if r.AdoptedLines > 0 {
+		line("Adopted lines: %s, %s of them no entries (integrity only from their adoption on)", count(r.AdoptedLines), count(r.AdoptedBroken))
+	}
 	if r.Unattributed > 0 {
 		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
 	}
