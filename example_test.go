@@ -494,6 +494,26 @@ func ExampleTrail_Import() {
 	// 2025-10-26 true <nil>
 }
 
+// The newest entries; with true it would go on with those that come, until ctx
+// ends.
+func ExampleTrail_Tail() {
+	path, opts, done := scratch()
+	defer done()
+
+	ctx := context.Background()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	for _, tool := range []string{"search", "calculator", "copy"} {
+		must(trail.Record(ctx, toolUse("qa-agent-001", tool)))
+	}
+	for e, err := range trail.Tail(ctx, audit.Query{}, 2, false) {
+		fmt.Println(e.Index, e.Action, err)
+	}
+	// Output:
+	// 2 tool_use:calculator <nil>
+	// 3 tool_use:copy <nil>
+}
+
 func ExampleParseEvent() {
 	_, err := audit.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":"a","user_id":"u"}`))
 	fmt.Println(err)

@@ -33,9 +33,11 @@ func complete(cmd *cobra.Command, flag string, words ...string) {
 	}
 }
 
-// entryWriter writes entries in one format. Close writes what ends it.
+// entryWriter writes entries in one format. Flush shows what was written so
+// far, Close writes what ends it.
 type entryWriter interface {
 	Write(audit.Entry) error
+	Flush() error
 	Close() error
 }
 
@@ -62,6 +64,7 @@ func (w lineEntries) Write(e audit.Entry) error {
 	w.out.Write(e.Line())
 	return w.out.WriteByte('\n')
 }
+func (w lineEntries) Flush() error { return w.out.Flush() }
 func (w lineEntries) Close() error { return w.out.Flush() }
 
 // jsonEntries gives an array of {"index","digest","entry"}; entry is the line
@@ -86,6 +89,8 @@ func (w *jsonEntries) Write(e audit.Entry) error {
 	w.out.Write(e.Line())
 	return w.out.WriteByte('}')
 }
+
+func (w *jsonEntries) Flush() error { return w.out.Flush() }
 
 func (w *jsonEntries) Close() error {
 	if w.n == 0 {
@@ -161,6 +166,10 @@ func (w *csvEntries) Close() error {
 	if err := w.header(); err != nil {
 		return err
 	}
+	return w.Flush()
+}
+
+func (w *csvEntries) Flush() error {
 	w.out.Flush()
 	if err := w.out.Error(); err != nil {
 		return err
@@ -195,6 +204,9 @@ func okText(e audit.Entry) string {
 	return "no"
 }
 
+func (w *tableEntries) Flush() error { return w.Close() }
+
+// Close writes the rows that wait.
 func (w *tableEntries) Close() error {
 	if err := w.table.flush(); err != nil {
 		return err

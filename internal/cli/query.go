@@ -119,8 +119,20 @@ type filter struct {
 	order                       *choice
 }
 
+// add adds all flags of a query.
 func (f *filter) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
+	f.addMatch(cmd)
+	fs.IntVar(&f.q.Limit, "limit", 0, "at most so many entries")
+	fs.Var(f.order, "order", "which come first")
+	complete(cmd, "order", f.order.choices...)
+	fs.StringVar(&f.q.Cursor, "cursor", "", "go on after the entry where an earlier query ended")
+}
+
+// addMatch adds those that say which entries are wanted.
+func (f *filter) addMatch(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	f.order = newChoice("oldest", "newest")
 	fs.StringVar(&f.q.Agent, "agent", "", "agent_id")
 	fs.StringVar(&f.q.Trace, "trace", "", "trace_id")
 	fs.StringVar(&f.q.User, "user", "", "metadata.user_id")
@@ -137,11 +149,6 @@ func (f *filter) add(cmd *cobra.Command) {
 	fs.StringVar(&f.until, "until", "", "timestamp not after this time")
 	fs.StringVar(&f.recordedSince, "recorded-since", "", "recorded_at not before this time")
 	fs.StringVar(&f.q.Text, "text", "", "these characters anywhere in the entry, in any case")
-	fs.IntVar(&f.q.Limit, "limit", 0, "at most so many entries")
-	f.order = newChoice("oldest", "newest")
-	fs.Var(f.order, "order", "which come first")
-	complete(cmd, "order", f.order.choices...)
-	fs.StringVar(&f.q.Cursor, "cursor", "", "go on after the entry where an earlier query ended")
 	fs.BoolVar(&f.q.Trails, "audit", false, "show the trail's own entries too")
 }
 

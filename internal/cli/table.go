@@ -45,6 +45,13 @@ func newTable(out *terminal, w io.Writer, columns ...column) *table {
 	return t
 }
 
+// atLeast makes the first columns no narrower than widths.
+func (t *table) atLeast(widths []int) {
+	for i, w := range widths {
+		t.widths[i] = max(t.widths[i], w)
+	}
+}
+
 func (t *table) row(cells ...cell) error {
 	t.rows = append(t.rows, cells)
 	if len(t.rows) < tableBlock {
