@@ -137,14 +137,13 @@ func newIdempotencyKey() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// prepare gives an event its key and its time, which a repetition must not
-// change, and encodes it.
+// prepare gives an event a key if it has none, and encodes it.
 func (r *remote) prepare(ev *Event) ([]byte, error) {
 	if ev.IdempotencyKey == "" {
 		ev.IdempotencyKey = newIdempotencyKey()
-	}
-	if ev.Timestamp.IsZero() {
-		ev.Timestamp = r.trail.clock.now()
+		if ev.Timestamp.IsZero() { // with the caller's key its own repetition must be the same event
+			ev.Timestamp = r.trail.clock.now()
+		}
 	}
 	line, err := entry.AppendEvent(nil, ev)
 	if err != nil {
