@@ -49,7 +49,7 @@ python: build
 		../.venv/bin/python -W error::ResourceWarning -m unittest
 
 # The race tests are last, so that their summary ends the output.
-test: format vet staticcheck vuln fuzz race
+test: format vet staticcheck vuln fuzz python race
 
 format:
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; }

@@ -333,7 +333,9 @@ var setByTrail = map[string]bool{
 func ParseEvent(b []byte) (Event, error) {
 	var ev Event
 	var firstErr error
-	seen := make(map[string]struct{}, 16)
+	// No event has more members than this: another name is refused below.
+	var names [32][]byte
+	seen := names[:0]
 	s := scanners.Get().(*scanner)
 	defer s.release()
 	s.src, s.pos = b, 0
@@ -341,13 +343,14 @@ func ParseEvent(b []byte) (Event, error) {
 		if firstErr != nil {
 			return
 		}
-		key := string(name)
-		if _, dup := seen[key]; dup {
-			firstErr = fieldError(knownName(key), "occurs twice")
-			return
+		for _, before := range seen {
+			if bytes.Equal(before, name) {
+				firstErr = fieldError(knownName(string(name)), "occurs twice")
+				return
+			}
 		}
-		seen[key] = struct{}{}
-		firstErr = ev.set(key, jsonMember{v, b})
+		seen = append(seen, name)
+		firstErr = ev.set(memberName(name), jsonMember{v, b})
 	})
 	switch {
 	case err != nil:
@@ -381,15 +384,27 @@ type member interface {
 	moment() (t time.Time, ok bool)
 }
 
+// members are the names that an event can have.
+var members = map[string]string{}
+
+func init() {
+	for _, name := range []string{"timestamp", "event_type", "agent_id", "trace_id", "action", "inputs", "outputs", "duration_ms",
+		"success", "error", "metadata", "idempotency_key", "span_id", "parent_span_id", "resource", "outcome", "authority", "purpose"} {
+		members[name] = name
+	}
+}
+
+// memberName is a name as a string, without a copy where it is ours.
+func memberName(name []byte) string {
+	if known, ok := members[string(name)]; ok {
+		return known
+	}
+	return string(name)
+}
+
 // knownName hides a name that is not ours: it may be anything.
 func knownName(name string) string {
-	switch {
-	case setByTrail[name]:
-		return name
-	}
-	switch name {
-	case "timestamp", "event_type", "agent_id", "trace_id", "action", "inputs", "outputs", "duration_ms", "success",
-		"error", "metadata", "idempotency_key", "span_id", "parent_span_id", "resource", "outcome", "authority", "purpose":
+	if _, ours := members[name]; ours || setByTrail[name] {
 		return name
 	}
 	for i := range len(name) {

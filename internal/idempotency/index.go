@@ -18,6 +18,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"math"
 	"os"
@@ -49,9 +50,10 @@ type mac [16]byte
 
 // Index is an open index.
 type Index struct {
-	fs  durable.FS
-	dir string
-	key []byte
+	fs     durable.FS
+	dir    string
+	key    []byte
+	hashes sync.Pool // of *hasher
 
 	mu     sync.Mutex
 	recent map[mac]int64
@@ -66,6 +68,7 @@ type run struct {
 	newest   time.Time
 	n        int64
 	file     durable.File
+	filter   filter // nil: too many keys
 }
 
 // Open opens the runs in dir, which need not be there. Runs older than Window
@@ -105,6 +108,7 @@ func Open(fsys durable.FS, dir string, key []byte) (*Index, error) {
 		kept = append(kept, r)
 	}
 	x.runs = kept
+	x.boundFilters()
 	x.from = x.Covered()
 	return x, nil
 }
@@ -130,11 +134,23 @@ func (x *Index) Covered() int64 {
 }
 
 func (x *Index) mac(key string) (m mac) {
-	h := hmac.New(sha256.New, x.key)
-	h.Write([]byte("idempotency key\x00"))
-	h.Write([]byte(key))
-	copy(m[:], h.Sum(nil))
+	h, _ := x.hashes.Get().(*hasher)
+	if h == nil {
+		h = &hasher{Hash: hmac.New(sha256.New, x.key)}
+	}
+	h.Reset()
+	h.buf = append(append(h.buf[:0], "idempotency key\x00"...), key...)
+	h.Write(h.buf)
+	h.buf = h.Sum(h.buf[:0])
+	copy(m[:], h.buf)
+	x.hashes.Put(h)
 	return m
+}
+
+// hasher is an HMAC that is used again: making one costs two hashes of the key.
+type hasher struct {
+	hash.Hash
+	buf []byte
 }
 
 // Lookup gives the index of the entry that has a key.
@@ -146,6 +162,9 @@ func (x *Index) Lookup(key string) (index int64, ok bool, err error) {
 		return index, true, nil
 	}
 	for i := len(x.runs) - 1; i >= 0; i-- {
+		if !x.runs[i].filter.mayHave(m) {
+			continue
+		}
 		if index, ok, err := x.runs[i].lookup(m); ok || err != nil {
 			return index, ok, err
 		}
@@ -204,7 +223,20 @@ func (x *Index) spillLocked(to int64) error {
 	}
 	x.runs = append(x.runs, r)
 	x.recent, x.from = rest, to
-	return x.tidyLocked()
+	err = x.tidyLocked()
+	x.boundFilters()
+	return err
+}
+
+// boundFilters gives up the filters of the oldest runs where there are too
+// many keys: theirs are asked for least.
+func (x *Index) boundFilters() {
+	left := int64(filterKeys)
+	for i := len(x.runs) - 1; i >= 0; i-- {
+		if left -= x.runs[i].n; left < 0 {
+			x.runs[i].filter = nil
+		}
+	}
 }
 
 // tidyLocked merges runs of like size and removes the old ones.
@@ -327,6 +359,7 @@ func parseRun(data []byte) (*run, error) {
 	if r.from < 0 || r.to < r.from {
 		return nil, errors.New("the range is not possible")
 	}
+	r.filter = newFilter(data[headBytes : headBytes+n])
 	return r, nil
 }
 
