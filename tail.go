@@ -27,8 +27,8 @@ const followInterval = 100 * time.Millisecond
 // when another process takes over the writing. A trail that is replaced ends
 // it with an error.
 //
-// The whole session is one reading, recorded as in Query. A broken line is an
-// error with its index, after which others follow.
+// The whole session is one reading, recorded as in Query. Broken lines and
+// entries that are missing are errors as there, after which others follow.
 func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		err := q.Check()
@@ -42,7 +42,7 @@ func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2
 		facts := q.Facts()
 		facts["newest"], facts["follow"] = n, follow
 		if err := t.noteRead(ctx, readEntry{"AUDIT_QUERY", "tail"}, facts); err != nil {
-			yield(Entry{}, fmt.Errorf("tail: record it: %w", err))
+			yield(Entry{}, fmt.Errorf("tail: %w", err))
 			return
 		}
 		if !follow {
@@ -93,7 +93,7 @@ func (t *Trail) follow(ctx context.Context, q Query, n int, yield func(Entry, er
 	if !more {
 		return nil
 	}
-	lines := journal.Follow(t.opts.fs, t.path, t.dir, c.Size, segmentAfterSeal)
+	lines := journal.Follow(t.opts.fs, t.path, t.dir, segmentAfterSeal, c.Size)
 	defer lines.Close()
 	match := query.Match(q)
 	look := time.NewTicker(followInterval)
@@ -106,10 +106,15 @@ func (t *Trail) follow(ctx context.Context, q Query, n int, yield func(Entry, er
 			}
 			return nil
 		})
-		if errors.Is(err, errStopped) {
+		switch gap, ok := errors.AsType[*GapError](err); {
+		case errors.Is(err, errStopped):
 			return nil
-		}
-		if err != nil {
+		case ok:
+			if !yield(Entry{Index: gap.First}, explainGap(err)) {
+				return nil
+			}
+			continue
+		case err != nil:
 			return err
 		}
 		select {

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -203,7 +204,7 @@ func TestFollowGoesOnAfterABrokenLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	var second int64
+	broken := int64(-1)
 	for e, err := range reader.Tail(ctx, Query{}, 5, true) {
 		switch {
 		case isBroken(err):
@@ -228,7 +229,7 @@ func TestFollowGoesOnAfterABrokenLine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			second = r.Index
+			broken = r.Index
 			at := len(bytes.Join(bytes.SplitAfter(data, []byte{'\n'})[:r.Index], nil))
 			f, err := durable.OS.OpenFile(path, os.O_RDWR, 0)
 			if err != nil {
@@ -240,7 +241,69 @@ func TestFollowGoesOnAfterABrokenLine(t *testing.T) {
 			f.Close()
 		}
 	}
-	if want := []string{"first", fmt.Sprint("broken ", second), "third"}; !slices.Equal(got, want) {
+	if want := []string{"first", fmt.Sprint("broken ", broken), "third"}; !slices.Equal(got, want) {
+		t.Fatalf("%q, want %q", got, want)
+	}
+}
+
+// Entries whose file is gone are named as missing, and those after it follow.
+func TestFollowNamesWhatIsMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	w, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	ctx, end := context.WithTimeout(context.Background(), time.Minute)
+	defer end()
+	record := func(action string) {
+		if _, err := w.Record(ctx, event("a", action)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate := func() SegmentInfo {
+		s, err := w.Rotate(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	record("first")
+	if err := w.signer.sign(); err != nil {
+		t.Fatal(err)
+	}
+	var lost SegmentInfo
+	var got []string
+	for e, err := range openReadOnly(t, path).Tail(ctx, Query{}, 5, true) {
+		gap := new(GapError)
+		switch {
+		case errors.As(err, &gap):
+			if gap.First != lost.First || gap.Count != lost.Count || e.Index != gap.First {
+				t.Errorf("%v, lost are %d from %d on", err, lost.Count, lost.First)
+			}
+			got = append(got, "missing")
+		case err != nil:
+			t.Fatal(err)
+		default:
+			got = append(got, e.Action)
+		}
+		if len(got) == 1 {
+			record("second")
+			rotate()
+			record("third")
+			lost = rotate()
+			record("fourth")
+			rotate()
+			record("fifth")
+			if err := os.Remove(filepath.Join(w.dir, filepath.FromSlash(lost.File))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(got) == 5 {
+			break
+		}
+	}
+	if want := []string{"first", "second", "missing", "fourth", "fifth"}; !slices.Equal(got, want) {
 		t.Fatalf("%q, want %q", got, want)
 	}
 }

@@ -3,8 +3,6 @@ package journal
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
@@ -23,9 +21,9 @@ type Follower struct {
 	at     int64
 }
 
-// Follow begins at the line with index next; begins is as for OpenView.
-func Follow(fsys durable.FS, path, dir string, next int64, begins func(line []byte) (first int64, ok bool)) *Follower {
-	return &Follower{fs: fsys, path: path, dir: dir, next: next, begins: begins}
+// Follow begins at the line with index next; begins is as in OpenView.
+func Follow(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool), next int64) *Follower {
+	return &Follower{fs: fsys, path: path, dir: dir, begins: begins, next: next}
 }
 
 // followTries is how often a line that must be there is looked for: a seal can
@@ -34,7 +32,8 @@ const followTries = 3
 
 // Upto gives f the lines before size that were not given yet. All of them must
 // have been synced: a line that may still be cut back is not to be asked for.
-// line is valid during the call.
+// line is valid during the call. Lines that are missing are a *GapError, and
+// the next call goes on after them.
 func (w *Follower) Upto(ctx context.Context, size int64, f func(index int64, line []byte) error) error {
 	give := func(index int64, line []byte) error {
 		if index < w.next {
@@ -48,10 +47,10 @@ func (w *Follower) Upto(ctx context.Context, size int64, f func(index int64, lin
 	}
 	for tries := 0; w.next < size; tries++ {
 		if tries == followTries {
-			return fmt.Errorf("line %d: %w, and a checkpoint covers it", w.next, fs.ErrNotExist)
+			return w.pass(&GapError{First: w.next, Count: size - w.next})
 		}
 		if w.view == nil {
-			if err := w.open(ctx, give); err != nil {
+			if err := w.open(ctx, size, give); err != nil {
 				return err
 			}
 		}
@@ -70,27 +69,37 @@ func (w *Follower) Upto(ctx context.Context, size int64, f func(index int64, lin
 
 var errUpto = errors.New("far enough")
 
+// pass goes on after what is missing.
+func (w *Follower) pass(gap *GapError) error {
+	w.next = gap.First + gap.Count
+	return errors.Join(gap, w.Close())
+}
+
 // open looks at the trail anew and reads what is in segments that were cut off.
-func (w *Follower) open(ctx context.Context, give func(index int64, line []byte) error) error {
+func (w *Follower) open(ctx context.Context, size int64, give func(index int64, line []byte) error) error {
 	view, err := OpenView(w.fs, w.path, w.dir, w.begins)
 	if err != nil {
 		return err
 	}
+	view.Expect(size, nil)
 	w.view, w.offset, w.at = view, 0, view.first
-	if view.file == nil {
-		return fmt.Errorf("%s: %w", w.path, fs.ErrNotExist)
-	}
-	for _, s := range view.Parts() {
-		if s.Open || s.First+s.Count <= w.next {
+	for _, p := range view.Parts() {
+		if p.Open || w.next >= size {
+			return nil
+		}
+		if p.Until <= w.next {
 			continue
 		}
-		if s.First > w.next {
-			return fmt.Errorf("line %d: %w: the next one that is there is %d", w.next, fs.ErrNotExist, s.First)
-		}
-		if _, err := view.Part(ctx, s, give); errors.Is(err, errUpto) {
+		next, err := view.Part(ctx, p, give)
+		if errors.Is(err, errUpto) {
 			return nil
-		} else if err != nil {
+		}
+		if err != nil && !errors.As(err, new(*SegmentError)) {
 			return err
+		}
+		if gap := p.Gap(max(next, w.next), err); gap != nil && gap.First < size {
+			gap.Count = min(gap.First+gap.Count, size) - gap.First
+			return w.pass(gap)
 		}
 	}
 	return nil
@@ -98,8 +107,11 @@ func (w *Follower) open(ctx context.Context, give func(index int64, line []byte)
 
 // readOpen reads on in the open segment.
 func (w *Follower) readOpen(ctx context.Context, give func(index int64, line []byte) error) error {
+	if w.view.file == nil || w.next < w.at {
+		return nil
+	}
 	fi, err := w.view.file.Stat()
-	if err != nil || w.next < w.at {
+	if err != nil {
 		return err
 	}
 	begin := w.offset
