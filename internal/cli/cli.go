@@ -91,7 +91,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
-		a.importCommand(), a.tailCommand(),
+		a.importCommand(), a.tailCommand(), a.configCommand(),
 		a.demoCommand(), a.versionCommand(),
 	)
 	return root

@@ -73,6 +73,13 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
 }
 
+// addAll adds every setting.
+func (s *settings) addAll(f *pflag.FlagSet) {
+	s.addGlobal(f)
+	s.addWriter(f)
+	s.addDurability(f)
+}
+
 func (s *settings) addDurability(f *pflag.FlagSet) {
 	f.Var(&s.durability, "durability", "when a receipt is given: durable (on disk), written (handed to the system) or queued (in memory)")
 }
@@ -127,15 +134,8 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 	if err != nil {
 		return err
 	}
-	all := newSettings() // checks every value, whatever the command
-	check := pflag.NewFlagSet("", pflag.ContinueOnError)
-	all.addGlobal(check)
-	all.addWriter(check)
-	all.addDurability(check)
-	for _, v := range values {
-		if err := check.Lookup(v.flag).Value.Set(v.value); err != nil {
-			return configError("config %s: line %d: %s: %w", s.config, v.line, configKey(v.flag), err)
-		}
+	if wrong := checkValues(values); len(wrong) > 0 {
+		return configError("config %s: %w", s.config, wrong[0])
 	}
 	for _, v := range values {
 		if f := flags.Lookup(v.flag); f != nil && !given[v.flag] {
@@ -175,9 +175,48 @@ func unknownEnvironment(environ []string) []string {
 
 // configValue is one value in the configuration file; a list is several.
 type configValue struct {
-	flag  string
-	value string
-	line  int
+	flag         string
+	value        string
+	line, column int // from 1
+}
+
+// configProblem is what is wrong at a place of the configuration file. Its text
+// holds no value but the words that there are. Its JSON shape only grows.
+type configProblem struct {
+	Line   int `json:"line"` // from 1; 0 where the place is not known
+	Column int `json:"column"`
+	// Key is the setting that it is about, if it is about one.
+	Key     string `json:"key,omitempty"`
+	Problem string `json:"problem"`
+}
+
+func (p configProblem) Error() string {
+	text := p.Problem
+	if p.Key != "" {
+		text = p.Key + ": " + text
+	}
+	if p.Line == 0 {
+		return text
+	}
+	return fmt.Sprintf("line %d: %s", p.Line, text)
+}
+
+// checkValues tries every value, whatever the command.
+func checkValues(values []configValue) []configProblem {
+	all := newSettings()
+	check := pflag.NewFlagSet("", pflag.ContinueOnError)
+	all.addAll(check)
+	var wrong []configProblem
+	for _, v := range values {
+		err := check.Lookup(v.flag).Value.Set(v.value)
+		if err == nil && v.flag == "log" && v.value == "" {
+			err = errors.New("is empty")
+		}
+		if err != nil {
+			wrong = append(wrong, configProblem{v.line, v.column, configKey(v.flag), err.Error()})
+		}
+	}
+	return wrong
 }
 
 // configError is a usage error about which the command's help says nothing.
@@ -189,6 +228,18 @@ func configError(format string, args ...any) error {
 const maxConfig = 1 << 20
 
 func readConfig(name string) ([]configValue, error) {
+	data, err := loadConfig(name)
+	if err != nil {
+		return nil, err
+	}
+	values, err := parseConfig(data)
+	if err != nil {
+		return nil, configError("config %s: %w", name, err)
+	}
+	return values, nil
+}
+
+func loadConfig(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, configError("config %s: there is no such file", name)
@@ -203,98 +254,132 @@ func readConfig(name string) ([]configValue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config %s: %w", name, err)
 	}
-	values, err := parseConfig(data)
-	if err != nil {
-		return nil, configError("config %s: %w", name, err)
-	}
-	return values, nil
+	return data, nil
 }
 
 // parseConfig reads the YAML of a configuration file. Anything that it does
 // not know is an error that names the line.
 func parseConfig(data []byte) ([]configValue, error) {
+	values, wrong := scanConfig(data)
+	if len(wrong) > 0 {
+		return nil, wrong[0]
+	}
+	return values, nil
+}
+
+// scanConfig reads the YAML of a configuration file: the values in the order in
+// which they stand there, and all that is wrong, in its order.
+func scanConfig(data []byte) ([]configValue, []configProblem) {
 	var doc yaml.Node
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
 	if err := decoder.Decode(&doc); err != nil {
 		if strings.TrimSpace(string(data)) == "" || err.Error() == "EOF" {
 			return nil, nil
 		}
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, []configProblem{syntaxProblem(err)}
 	}
-	if err := decoder.Decode(new(yaml.Node)); err == nil {
-		return nil, errors.New("more than one document")
+	s := &configScan{}
+	var more yaml.Node
+	if err := decoder.Decode(&more); err == nil {
+		s.wrong = append(s.wrong, configProblem{Problem: "more than one document"})
 	}
-	if len(doc.Content) != 1 || doc.Content[0].Tag == "!!null" {
-		return nil, nil
+	if len(doc.Content) == 1 && doc.Content[0].Tag != "!!null" {
+		s.members(doc.Content[0], s.section)
 	}
-	var values []configValue
-	err := members(doc.Content[0], func(key string, at, section *yaml.Node) error {
-		if key != "trail" {
-			return fmt.Errorf("line %d: unknown section %q; there is trail", at.Line, key)
-		}
-		if section.Tag == "!!null" {
-			return nil
-		}
-		return members(section, func(key string, at, v *yaml.Node) error {
-			for _, flag := range settingFlags {
-				if flag != "config" && configKey(flag) == key {
-					items, err := scalars(v, flag == "checkpoint-to")
-					for _, item := range items {
-						values = append(values, configValue{flag, item, at.Line})
-					}
-					return err
-				}
+	return s.values, s.wrong
+}
+
+// syntaxProblem takes the line out of the YAML parser's message, which holds
+// nothing of the text.
+func syntaxProblem(err error) configProblem {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		if number, rest, ok := strings.Cut(rest, ": "); ok {
+			if n, err := strconv.Atoi(number); err == nil {
+				return configProblem{Line: n, Problem: rest}
 			}
-			return fmt.Errorf("line %d: unknown key %q in section trail", at.Line, key)
-		})
-	})
-	if err != nil {
-		return nil, err
+		}
 	}
-	return values, nil
+	return configProblem{Problem: text}
+}
+
+// configScan goes through a configuration file.
+type configScan struct {
+	values []configValue
+	wrong  []configProblem
+}
+
+func (s *configScan) fail(at *yaml.Node, format string, args ...any) {
+	s.wrong = append(s.wrong, configProblem{Line: at.Line, Column: at.Column, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (s *configScan) section(key string, at, section *yaml.Node) {
+	switch {
+	case key != "trail":
+		s.fail(at, "unknown section %q; there is trail", key)
+	case section.Tag != "!!null":
+		s.members(section, s.setting)
+	}
+}
+
+func (s *configScan) setting(key string, at, v *yaml.Node) {
+	for _, flag := range settingFlags {
+		if flag != "config" && configKey(flag) == key {
+			s.scalars(flag, v)
+			return
+		}
+	}
+	s.fail(at, "unknown key %q in section trail", key)
 }
 
 // members calls f for each member of a mapping.
-func members(n *yaml.Node, f func(key string, at, value *yaml.Node) error) error {
+func (s *configScan) members(n *yaml.Node, f func(key string, at, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: a mapping (key: value) is needed here", n.Line)
+		s.fail(n, "a mapping (key: value) is needed here")
+		return
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		if k.Kind != yaml.ScalarNode {
-			return fmt.Errorf("line %d: a key must be a plain name", k.Line)
-		}
-		if seen[k.Value] {
-			return fmt.Errorf("line %d: %q stands here a second time", k.Line, k.Value)
-		}
-		seen[k.Value] = true
-		if err := f(k.Value, k, v); err != nil {
-			return err
+		switch {
+		case k.Kind != yaml.ScalarNode:
+			s.fail(k, "a key must be a plain name")
+		case seen[k.Value]:
+			s.fail(k, "%q stands here a second time", k.Value)
+		default:
+			seen[k.Value] = true
+			f(k.Value, k, v)
 		}
 	}
-	return nil
 }
 
-// scalars gives the text of a value, or of the items of a list where one may
-// stand.
-func scalars(n *yaml.Node, list bool) ([]string, error) {
+// scalars takes a value, or the items of a list where one may stand.
+func (s *configScan) scalars(flag string, n *yaml.Node) {
+	list := flag == "checkpoint-to"
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag != "!!null":
-		return []string{n.Value}, nil
+		s.scalar(flag, n)
 	case n.Kind == yaml.SequenceNode && list:
-		var items []string
 		for _, item := range n.Content {
 			if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
-				return nil, fmt.Errorf("line %d: the items of this list are plain text", item.Line)
+				s.fail(item, "the items of this list are plain text")
+				continue
 			}
-			items = append(items, item.Value)
+			s.scalar(flag, item)
 		}
-		return items, nil
 	case list:
-		return nil, fmt.Errorf("line %d: text, or a list of it, is needed here", n.Line)
+		s.fail(n, "text, or a list of it, is needed here")
+	default:
+		s.fail(n, "a single value is needed here")
 	}
-	return nil, fmt.Errorf("line %d: a single value is needed here", n.Line)
+}
+
+func (s *configScan) scalar(flag string, n *yaml.Node) {
+	if (flag == "log" || flag == "checkpoint-to") && n.Tag != "!!str" {
+		s.fail(n, "text is needed here; put it in quotes if it is a name")
+		return
+	}
+	s.values = append(s.values, configValue{flag, n.Value, n.Line, n.Column})
 }
 
 // durability is audit.Durability as a flag.

@@ -63,8 +63,14 @@ func FuzzConfig(f *testing.F) {
 		if !reflect.DeepEqual(values, again) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
 			t.Fatal("not the same twice")
 		}
+		_, wrong := scanConfig([]byte(s))
+		for _, p := range wrong {
+			if p.Problem == "" || p.Line < 0 || p.Column > 0 && p.Line == 0 {
+				t.Fatalf("%+v is no problem", p)
+			}
+		}
 		for _, v := range values {
-			if !slices.Contains(settingFlags, v.flag) || v.line < 1 {
+			if !slices.Contains(settingFlags, v.flag) || v.line < 1 || v.column < 1 {
 				t.Fatalf("%+v is no setting", v)
 			}
 		}
