@@ -378,10 +378,16 @@ func (t *Trail) discardIdentity() error {
 	return nil
 }
 
-// unfinished reports whether a creation was cut short: creating is there, which
-// is returned, and no checkpoint.
+// unfinished reports whether a creation was cut short: there is no checkpoint,
+// and creating is there, which is returned. Beside a checkpoint it means
+// nothing, whatever it is.
 func (t *Trail) unfinished() (*creating, error) {
 	fsys := t.opts.fs
+	if _, err := fsys.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
+		return nil, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	data, err := durable.ReadFile(fsys, filepath.Join(t.dir, "creating"), maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -391,11 +397,6 @@ func (t *Trail) unfinished() (*creating, error) {
 	mark := &creating{}
 	if json.Unmarshal(data, mark) != nil || mark.Format != formatVersion {
 		return nil, fmt.Errorf("%w: creating: not the JSON that is expected", ErrDamaged)
-	}
-	if _, err := fsys.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
-		return nil, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
 	}
 	return mark, nil
 }

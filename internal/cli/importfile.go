@@ -160,7 +160,8 @@ func (a *app) showImported(results []imported, format string) error {
 	return t.flush()
 }
 
-// fileImport records the lines of one file.
+// fileImport records the lines of one file. Lines are mapped while the batch
+// before them is committed, which takes as long.
 type fileImport struct {
 	app     *app
 	trail   *audit.Trail
@@ -169,10 +170,16 @@ type fileImport struct {
 	known   lineSet // what is in the trail already
 	result  imported
 
-	events  []audit.Event // of the batch at hand
-	numbers []int64       // their lines
-	bytes   int           // of their lines
-	refused []refusal     // of the batch's lines
+	batch   importBatch
+	batches chan importBatch
+}
+
+// importBatch are lines that are committed together.
+type importBatch struct {
+	events  []audit.Event
+	numbers []int64   // their lines
+	bytes   int       // of their lines
+	refused []refusal // lines that came between them
 }
 
 // importBytes bounds a batch beside batchLines.
@@ -191,10 +198,6 @@ func (f *fileImport) run(ctx context.Context, name string) error {
 	begun := time.Now()
 	bar := newProgress(f.app.stderr, "import")
 	defer bar.done()
-	defer func() {
-		f.result.Seconds = time.Since(begun).Seconds()
-		f.result.LinesPerSecond = float64(f.result.Lines) / f.result.Seconds
-	}()
 	in := &counted{r: file, told: func(n int64) { bar.bytes(n, max(n, info.Size())) }}
 	if info.Mode().IsRegular() {
 		in.r = io.LimitReader(file, info.Size()) // what somebody appends meanwhile is the next import's
@@ -203,29 +206,58 @@ func (f *fileImport) run(ctx context.Context, name string) error {
 	defer stop()
 	lines := make(chan inputLines, 16)
 	go readLines(reading, in, inputLimit(f.maxLine), lines)
+	f.batches = make(chan importBatch, 1)
+	committed := make(chan error, 1)
+	go func() {
+		var failed error
+		for b := range f.batches {
+			if failed == nil {
+				failed = f.commit(b)
+			}
+			if failed != nil {
+				stop() // what is mapped from here on is for nothing
+			}
+		}
+		committed <- failed
+	}()
+	err = f.mapLines(ctx, lines)
+	close(f.batches)
+	err = errors.Join(<-committed, err)
+	f.result.Seconds = time.Since(begun).Seconds()
+	f.result.LinesPerSecond = float64(f.result.Lines) / f.result.Seconds
+	if err == nil && ctx.Err() != nil {
+		f.app.incomplete("import: %s: stopped by a signal; importing it again goes on", name)
+	}
+	return err
+}
+
+// mapLines maps all lines into batches.
+func (f *fileImport) mapLines(ctx context.Context, lines <-chan inputLines) error {
 	for m := range lines {
 		for _, l := range m.lines {
-			if err := f.take(ctx, name, l); err != nil {
+			if err := f.take(ctx, l); err != nil {
 				return err
 			}
 		}
 		if m.err != nil {
-			return errors.Join(f.commit(), m.err)
+			f.send()
+			return m.err
 		}
 	}
-	if err := f.commit(); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		f.app.incomplete("import: %s: stopped by a signal; importing it again goes on", name)
-	}
+	f.send()
 	return nil
 }
 
+// send hands the batch at hand over.
+func (f *fileImport) send() {
+	f.batches <- f.batch
+	f.batch = importBatch{}
+}
+
 // take maps a line into the batch, or refuses it.
-func (f *fileImport) take(ctx context.Context, name string, l inputLine) error {
+func (f *fileImport) take(ctx context.Context, l inputLine) error {
 	if l.number == 1 {
-		f.source = importer.New(filepath.Base(name), l.text)
+		f.source = importer.New(filepath.Base(f.result.File), l.text)
 		f.result.TraceID = f.source.Trace()
 		if err := f.load(ctx); err != nil {
 			return err
@@ -234,7 +266,7 @@ func (f *fileImport) take(ctx context.Context, name string, l inputLine) error {
 	f.result.Lines++
 	switch {
 	case l.bytes > 0:
-		f.refuse(l.number, &entry.LineTooLongError{Bytes: l.bytes, Max: f.maxLine}, true)
+		f.refuse(l.number, &entry.LineTooLongError{Bytes: l.bytes, Max: f.maxLine})
 		return nil
 	case len(bytes.TrimSpace(l.text)) == 0:
 		f.result.Blank++
@@ -245,14 +277,15 @@ func (f *fileImport) take(ctx context.Context, name string, l inputLine) error {
 	}
 	ev, err := f.source.Event(l.number, l.text)
 	if err != nil {
-		f.refuse(l.number, err, true)
+		f.refuse(l.number, err)
 		return nil
 	}
-	f.events, f.numbers, f.bytes = append(f.events, ev), append(f.numbers, l.number), f.bytes+len(l.text)
-	if len(f.events) < batchLines && f.bytes < importBytes {
-		return nil
+	b := &f.batch
+	b.events, b.numbers, b.bytes = append(b.events, ev), append(b.numbers, l.number), b.bytes+len(l.text)
+	if len(b.events) >= batchLines || b.bytes >= importBytes {
+		f.send()
 	}
-	return f.commit()
+	return nil
 }
 
 // load finds which lines of the file the trail has.
@@ -269,32 +302,33 @@ func (f *fileImport) load(ctx context.Context) error {
 	return nil
 }
 
-// refuse names a line that was not recorded; see recorder.
-func (f *fileImport) refuse(number int64, err error, unseen bool) {
-	if unseen {
-		f.trail.NoteRefused(err)
+// refuse keeps a line that can't be an event, to be named. The trail has not
+// seen it and is told, so that the refusal becomes an entry.
+func (f *fileImport) refuse(number int64, err error) {
+	f.trail.NoteRefused(err)
+	f.batch.refused = append(f.batch.refused, refusal{number, refusalText(number, err)})
+	if len(f.batch.refused) >= batchLines {
+		f.send() // a file of nothing else is named as it goes
 	}
-	f.result.Refused++
-	f.refused = append(f.refused, refusal{number, refusalText(number, err)})
 }
 
-// commit records the batch and names what was refused.
-func (f *fileImport) commit() error {
+// commit records a batch and names what was refused.
+func (f *fileImport) commit(b importBatch) error {
 	defer func() {
-		for _, r := range sortedRefusals(f.refused) {
+		f.result.Refused += int64(len(b.refused))
+		for _, r := range sortedRefusals(b.refused) {
 			f.app.incomplete("%s: %s", f.result.File, r.text)
 		}
-		f.refused = f.refused[:0]
 	}()
-	if len(f.events) == 0 {
+	if len(b.events) == 0 {
 		return nil
 	}
 	// The wait is not bounded by the command's context: what is accepted is
 	// acknowledged.
-	receipts, err := f.trail.Import(context.Background(), f.events)
+	receipts, err := f.trail.Import(context.Background(), b.events)
 	var failed *audit.BatchError
 	if err != nil && !errors.As(err, &failed) {
-		return fmt.Errorf("line %d and what follows was not recorded: %w", f.numbers[0], err)
+		return fmt.Errorf("line %d and what follows was not recorded: %w", b.numbers[0], err)
 	}
 	for i := range receipts {
 		var err error
@@ -305,12 +339,11 @@ func (f *fileImport) commit() error {
 		case err == nil:
 			f.result.Recorded++
 		case errors.Is(err, audit.ErrRefused), errors.Is(err, audit.ErrConflict):
-			f.refuse(f.numbers[i], err, false)
+			b.refused = append(b.refused, refusal{b.numbers[i], refusalText(b.numbers[i], err)})
 		default:
-			return fmt.Errorf("line %d was not recorded; importing the file again goes on: %w", f.numbers[i], err)
+			return fmt.Errorf("line %d was not recorded; importing the file again goes on: %w", b.numbers[i], err)
 		}
 	}
-	f.events, f.numbers, f.bytes = f.events[:0], f.numbers[:0], 0
 	return nil
 }
 
