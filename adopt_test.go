@@ -329,3 +329,20 @@ func TestAdoptKeepsWhatWasWrittenMeanwhile(t *testing.T) {
 		t.Fatal("no crash left a log without a checkpoint")
 	}
 }
+
+// While another process holds the trail, nothing is adopted, and nobody is told
+// that it was.
+func TestAdoptIsLockedOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	holder, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if _, err := Init(path, &InitOptions{Adopt: true}); !errors.Is(err, ErrLocked) {
+		t.Fatalf("%v", err)
+	}
+	if exists(filepath.Join(filepath.Dir(path), "audit.adopted.jsonl")) {
+		t.Fatal("the log has a second name")
+	}
+}

@@ -41,7 +41,7 @@ type remote struct {
 // openRemote opens a trail that another process holds; locked says who.
 func (t *Trail) openRemote(locked error) error {
 	var l *lockedError
-	if !errors.As(locked, &l) || !l.shares || t.opts.fs != durable.OS || t.opts.NoSocket || t.opts.MustHold || t.opts.successor != nil {
+	if !errors.As(locked, &l) || !l.shares || t.opts.fs != durable.OS || t.opts.NoSocket || t.opts.MustHold || t.opts.successor != nil || t.opts.adopt {
 		return locked
 	}
 	r := &remote{trail: t, closing: make(chan struct{})}
