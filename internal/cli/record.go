@@ -36,9 +36,7 @@ A trail that is not there is made, with profile plain.`,
   my-agent | kaizen-audit record --durability written --checkpoint-to /mnt/elsewhere/checkpoints`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if os.Getenv("AUDIT_LOG_ENCRYPTION_KEY") != "" {
-				a.warn(errors.New("AUDIT_LOG_ENCRYPTION_KEY is set, and this version does not encrypt: entries are stored in clear"))
-			}
+			a.warnUnencrypted()
 			opts := a.settings.options()
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
 			trail, err := audit.Open(a.settings.log, &opts)
@@ -54,6 +52,14 @@ A trail that is not there is made, with profile plain.`,
 	complete(cmd, "durability", "durable", "written", "queued")
 	a.settings.addWriter(cmd.Flags())
 	return cmd
+}
+
+// warnUnencrypted keeps anybody from thinking that what is recorded is
+// encrypted.
+func (a *app) warnUnencrypted() {
+	if os.Getenv("AUDIT_LOG_ENCRYPTION_KEY") != "" {
+		a.warn(errors.New("AUDIT_LOG_ENCRYPTION_KEY is set, and this version does not encrypt: entries are stored in clear"))
+	}
 }
 
 // recorder turns lines of input into receipts.
