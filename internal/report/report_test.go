@@ -262,3 +262,26 @@ func FuzzPrintable(f *testing.F) {
 		}
 	})
 }
+
+// What another log had first is in none of the documented numbers.
+func TestImportedAndAdoptedAreApart(t *testing.T) {
+	b := New(Meta{Generated: generated})
+	const at = "2025-10-26T10:40:00.000Z"
+	created, err := entry.Parse([]byte(`{"event_type":"AUDIT_CREATED","agent_id":"kaizen-audit","outputs":{"adopted":{"first":1,"count":4}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Add(created)
+	b.Add(line(t, 1, "a", "TOOL_USE", "x", at, 1, false, ""))
+	b.Add(line(t, 3, "kaizen-audit", "AUDIT_HOLD", "hold_lifted", at, 1, true, ""))
+	b.Add(line(t, 5, "a", "TOOL_USE", "x", at, 1, true, ""))
+	b.Add(line(t, 6, "a", "TOOL_USE", "x", at, 1, false, `,"recorded_by":{"via":"import"}`))
+	b.Add(line(t, 7, "b", "TOOL_USE", "x", at, 1, true, `,"recorded_by":{"via":"socket"}`))
+	r := b.Report()
+	if r.TotalEntries != 2 || r.OwnEntries != 1 || r.ImportedEntries != 1 || r.AdoptedLines != 4 || r.AdoptedBroken != 2 || r.Broken != 0 {
+		t.Errorf("%+v", r)
+	}
+	if a := r.Agents[0]; a.AgentID != "a" || a.Operations != 1 || a.Successful != 1 || a.Imported != 2 || len(a.Recent) != 1 {
+		t.Errorf("%+v", a)
+	}
+}
