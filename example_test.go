@@ -561,3 +561,27 @@ func ExampleTrail_Serve() {
 	}
 	// Output: entry 1
 }
+
+// An agent goes on whether or not its trail can be written: what is captured
+// while a process holds the trail that does not listen waits in the spool.
+func ExampleCapture() {
+	path, opts, done := scratch()
+	defer done()
+
+	deaf := *opts
+	deaf.NoSocket = true
+	holder := must(audit.Open(path, &deaf))
+	if err := audit.Capture(context.Background(), path, opts, toolUse("qa-agent-001", "calculator")); err != nil {
+		log.Fatal(err)
+	}
+	if err := holder.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	next := must(audit.Open(path, opts))
+	defer next.Close()
+	for e, err := range next.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		fmt.Println(e.Action, err)
+	}
+	// Output: tool_use:calculator <nil>
+}

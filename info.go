@@ -124,8 +124,10 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	if err := t.howProtected(i); err != nil {
 		return nil, fmt.Errorf("info %s: %w", t.path, err)
 	}
-	if files, err := t.opts.fs.ReadDir(filepath.Join(t.dir, "spool")); err == nil {
-		i.Spooled = len(files)
+	for _, dir := range spoolDirs(t.dir, t.path, t.stateDir()) {
+		if files, err := t.opts.fs.ReadDir(dir); err == nil {
+			i.Spooled += len(files)
+		}
 	}
 	if t.holds() {
 		lag := t.signer.lag()

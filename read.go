@@ -261,67 +261,9 @@ func spoolItem(o ownEntry, now time.Time) (spool.Item, error) {
 	}
 	meta, err := Of(o.metadata).AppendJSON(nil)
 	return spool.Item{
-		Format: spool.Format, ID: entry.NewEventID(now), At: formatTime(now), EventType: o.eventType, Action: o.action,
+		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), EventType: o.eventType, Action: o.action,
 		Inputs: inputs, Outputs: outputs, Metadata: meta,
 	}, err
-}
-
-// spooledTypes are the entries that may come out of the spool: whoever can
-// write there can't make lifecycle entries.
-var spooledTypes = map[string]bool{
-	"AUDIT_QUERY": true, "AUDIT_REPORT": true, "AUDIT_PROOF": true, "AUDIT_EXPORT": true, "AUDIT_VERIFY": true,
-}
-
-// drainSpool records what waits in the spool, each item once: its id is its
-// idempotency key, and its file goes after its entry is durable.
-func (t *Trail) drainSpool(ctx context.Context) error {
-	dir := filepath.Join(t.dir, "spool")
-	items, err := spool.List(t.opts.fs, dir)
-	if err != nil {
-		t.warn(err) // a broken item stays where it is and is named again
-	}
-	for _, item := range items {
-		if !spooledTypes[item.EventType] {
-			t.warn(fmt.Errorf("spool: %s is not an entry that waits there", filepath.Base(item.File)))
-			continue
-		}
-		key := "spool:" + item.ID
-		if _, ok, err := t.idem.Lookup(key); err != nil {
-			return err
-		} else if !ok {
-			at, _, err := entry.ParseTime(item.At)
-			if err != nil {
-				t.warn(fmt.Errorf("spool: %s: %w", filepath.Base(item.File), err))
-				continue
-			}
-			by, err := Of(map[string]any{"principal": item.Owner, "via": "spool"}).AppendJSON(nil)
-			if err != nil {
-				return err
-			}
-			index := t.journal.Next()
-			err = t.recordOwn(ctx, ownEntry{
-				eventType: item.EventType, action: item.Action, inputs: Raw(item.Inputs), outputs: Raw(item.Outputs),
-				metadata: map[string]any{"reader": Raw(item.Metadata)}, key: key, by: by, at: at,
-			})
-			if errors.Is(err, ErrFull) || errors.Is(err, ErrStopped) {
-				return err
-			}
-			if err != nil {
-				t.warn(fmt.Errorf("spool: %s: %w", filepath.Base(item.File), err))
-				continue
-			}
-			if err := t.idem.Add(key, index, t.clock.now()); err != nil {
-				return err
-			}
-		}
-		if _, err := t.journal.Sync(); err != nil {
-			return explainJournal(err)
-		}
-		if err := t.opts.fs.Remove(item.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // warn tells what went wrong without failing a call.

@@ -335,6 +335,9 @@ func (t *Trail) load(clean, fresh bool) error {
 	}
 	t.resumeSealing()
 	t.share()
+	if t.opts.fs == durable.OS && !t.opts.quiet {
+		t.drainer.start(t)
+	}
 	return nil
 }
 
@@ -531,7 +534,8 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 			return err
 		}
 	}
-	if err := t.drainSpool(ctx); err != nil {
+	until := time.Now().Add(drainAtOpen)
+	if err := t.drainSpool(func() bool { return time.Now().After(until) }); err != nil {
 		return err
 	}
 	return t.signer.signAll(t.journal.Next())

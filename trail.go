@@ -47,6 +47,7 @@ type Trail struct {
 	keyed    keysInUse
 	refused  refusals
 	losses   losses
+	drainer  drainer
 	sealing  sealing
 
 	server *socket.Server // nil where nobody can connect
@@ -282,6 +283,7 @@ func (t *Trail) close() error {
 }
 
 func (t *Trail) closeWriter() error {
+	t.drainer.end()
 	t.sealing.gate.Lock()
 	defer t.sealing.gate.Unlock()
 	var errs []error

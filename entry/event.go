@@ -70,8 +70,9 @@ type Event struct {
 	// Purpose is why the data is processed (GDPR Art. 5(1)(b)).
 	Purpose string
 
-	number      []byte // the digits of DurationMS as they came, if from JSON
-	zoneAssumed bool   // the timestamp came without a zone
+	number      []byte   // the digits of DurationMS as they came, if from JSON
+	zoneAssumed bool     // the timestamp came without a zone
+	omitted     []string // the members that KeepFact replaced
 }
 
 // Entry is an event as stored. Its strings and objects share the memory of

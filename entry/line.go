@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -102,7 +103,7 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 	l.some(`,"outcome":`, "outcome", ev.Outcome)
 	l.object(`,"authority":`, "authority", ev.Authority, false)
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
-	l.policy(ev.zoneAssumed, st.Policy)
+	l.policy(ev, st.Policy)
 	l.dst = append(l.dst, '}')
 	return l.dst, l.err
 }
@@ -288,19 +289,24 @@ func appendObject(dst []byte, o Object) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-func (l *line) policy(zoneAssumed bool, notes []byte) {
-	if !zoneAssumed && len(notes) <= 2 {
+func (l *line) policy(ev *Event, notes []byte) {
+	if !ev.zoneAssumed && len(ev.omitted) == 0 && len(notes) <= 2 {
 		return
 	}
-	l.dst = append(l.dst, `,"policy":{`...)
-	if zoneAssumed {
-		l.dst = append(l.dst, `"zone_assumed":["/timestamp"]`...)
-		if len(notes) > 2 {
-			l.dst = append(l.dst, ',')
-		}
+	l.dst = append(l.dst, `,"policy":`...)
+	next := byte('{')
+	add := func(text string) {
+		l.dst = append(append(l.dst, next), text...)
+		next = ','
+	}
+	if ev.zoneAssumed {
+		add(`"zone_assumed":["/timestamp"]`)
+	}
+	if len(ev.omitted) > 0 {
+		add(`"omitted":["/` + strings.Join(ev.omitted, `","/`) + `"]`)
 	}
 	if len(notes) > 2 {
-		l.dst = append(l.dst, notes[1:len(notes)-1]...)
+		add(string(notes[1 : len(notes)-1]))
 	}
 	l.dst = append(l.dst, '}')
 }

@@ -53,6 +53,12 @@ func pathFile(dir, path string) string {
 	return filepath.Join(dir, fmt.Sprintf("path-%x.json", sha256.Sum256([]byte(path))))
 }
 
+// Below is the directory for what else is kept in dir about a trail's path,
+// which must be absolute: what it is, and a hash of the path.
+func Below(dir, what, path string) string {
+	return filepath.Join(dir, what, fmt.Sprintf("%x", sha256.Sum256([]byte(path)))[:32])
+}
+
 // Origin gives the pin of an origin, ok when there is one. Without a directory
 // ("") there are no pins.
 func Origin(dir, origin string) (p Pin, ok bool, err error) {

@@ -1,0 +1,243 @@
+package audit
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/spool"
+)
+
+// captureWait is how long a captured event waits for the trail before it goes
+// into the spool. Opening, recording and closing take some 10 ms on an idle
+// machine; whoever waits is an agent.
+const captureWait = 400 * time.Millisecond
+
+// Capture records one event of automatic capture in the trail at path, through
+// its holder where there is one: it fails open. Where the trail can't take the
+// event (it is locked and its holder does not listen, the disk is full, it is
+// gone or damaged, or it does not answer within 400 ms) the
+// event is written to a spool, synced, and the trail's next holder takes it in,
+// once: beside the trail, else below Options.StateDir. nil means that the event
+// is in one of the two. It returns when ctx ends at the latest, whatever trail
+// and disk do; a ctx without an end means one second.
+//
+// The fact is kept where a value can't be: a member of the event that can't be
+// stored (broken JSON, an entry that would be too long) is replaced by
+// {"omitted":"<reason>","bytes":n,"mac":"<hex>"}, and policy.omitted says so.
+// Only an event without a usable event_type, agent_id or action is ErrRefused.
+//
+// An event that has no timestamp, trace or idempotency key gets them here.
+func Capture(ctx context.Context, path string, opts *Options, ev Event) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
+	}
+	c, err := newCapture(path, opts)
+	if err == nil {
+		err = c.run(ctx, ev)
+	}
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	return nil
+}
+
+// capture is one call of Capture.
+type capture struct {
+	path     string // as given
+	log, dir string
+	opts     Options
+	left     chan struct{} // closed once it has let go of the trail
+}
+
+func newCapture(path string, opts *Options) (*capture, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &capture{path: path, opts: o, left: make(chan struct{})}
+	c.opts.quiet, c.opts.ReadOnly = true, false
+	c.log, c.dir, err = paths(path)
+	return c, err
+}
+
+// run records the event or spools it. What takes too long is left behind: the
+// event's key makes sure that it is recorded once all the same.
+func (c *capture) run(ctx context.Context, ev Event) error {
+	if err := c.prepare(&ev); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	recorded := make(chan error, 1)
+	go func() {
+		defer close(c.left)
+		c.hold(func(t *Trail) error {
+			if len(ev.Omitted()) > 0 && !t.holds() {
+				return errUntold
+			}
+			_, err := t.Record(context.Background(), ev)
+			return err
+		}, recorded)
+	}()
+	patience := time.NewTimer(captureWait)
+	defer patience.Stop()
+	var err error
+	select {
+	case err = <-recorded:
+	case <-patience.C:
+		err = errors.New("the trail does not answer")
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrConflict) {
+		put := make(chan error, 1)
+		go func() { put <- c.put(ev, err) }()
+		select {
+		case err = <-put:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+	select { // a trail that is held is closed well
+	case <-c.left:
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// errUntold: the socket has no word for what was left out of an event, the spool
+// has.
+var errUntold = errors.New("the event has members that were left out")
+
+// hold opens the trail for a moment and tells what became of do. The opening
+// takes the spool in, unless there is a holder, which does. Whoever found the
+// trail locked meanwhile has spooled and gone, so the spool is looked at once
+// more after the lock is released: their item was there before.
+func (c *capture) hold(do func(*Trail) error, told chan<- error) {
+	until := time.Now().Add(captureWait)
+	t, err := open(c.path, c.opts)
+	if err != nil {
+		told <- err
+		return
+	}
+	told <- do(t)
+	for {
+		held := t.holds()
+		if err := t.Close(); err != nil {
+			t.warn(err)
+			return
+		}
+		if !held || !t.spoolWaits() || time.Now().After(until) {
+			return
+		}
+		if t, err = open(c.path, c.opts); err != nil {
+			return // somebody else has it, and does the same
+		}
+	}
+}
+
+// spoolWaits tells whether there is something in the spool that this trail has
+// not named as broken.
+func (t *Trail) spoolWaits() bool {
+	for _, dir := range spoolDirs(t.dir, t.path, t.stateDir()) {
+		files, err := t.opts.fs.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			if !t.drainer.told[filepath.Join(dir, f.Name())] && !strings.HasSuffix(f.Name(), ".tmp") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// put spools the event: why is what became of recording it.
+func (c *capture) put(ev Event, why error) error {
+	text, err := entry.AppendEvent(nil, &ev)
+	if err != nil {
+		return err
+	}
+	now := c.opts.now()
+	item := spool.Item{
+		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), PID: os.Getpid(),
+	}
+	dirs := spoolDirs(c.dir, c.log, c.stateDir())
+	if _, err := os.Stat(c.dir); err != nil {
+		dirs = dirs[1:] // there is no trail, or none that this user can see
+	}
+	errs := []error{why}
+	for _, dir := range dirs {
+		err := spool.Put(durable.OS, dir, item)
+		if err == nil {
+			c.drainAfter(why)
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("spool: %w", err))
+	}
+	for _, dir := range dirs {
+		if err := spool.Lose(durable.OS, dir); err == nil {
+			return fmt.Errorf("an event is lost, and counted: %w", errors.Join(errs...))
+		}
+	}
+	return fmt.Errorf("an event is lost: %w", errors.Join(errs...))
+}
+
+// drainAfter takes the spool in if the process that held the trail has gone
+// meanwhile: it may have looked before the item was there.
+func (c *capture) drainAfter(why error) {
+	if errors.Is(why, ErrLocked) {
+		c.hold(func(*Trail) error { return nil }, make(chan error, 1))
+	}
+}
+
+func (c *capture) stateDir() string {
+	if c.opts.StateDir != "" {
+		return c.opts.StateDir
+	}
+	return pin.DefaultDir()
+}
+
+// prepare makes an event that can be recorded, now or later.
+func (c *capture) prepare(ev *Event) error {
+	if ev.Timestamp.IsZero() {
+		ev.Timestamp = c.opts.now()
+	}
+	if ev.TraceID == "" {
+		ev.TraceID = entry.NewTraceID()
+	}
+	if ev.IdempotencyKey == "" {
+		ev.IdempotencyKey = "capture:" + spool.NewID(ev.Timestamp)
+	}
+	return entry.KeepFact(ev, &entry.Stamp{
+		EventID: spool.NewID(ev.Timestamp), RecordedAt: ev.Timestamp, RecordedBy: []byte(longestRecordedBy), MaxLine: c.opts.MaxLine,
+	}, c.mac())
+}
+
+// longestRecordedBy stands for what the spool adds to a captured event.
+const longestRecordedBy = `{"principal":"uid:4294967295","pid":9223372036854775807,"via":"spool"}`
+
+// mac tells whoever has the trail's key whether a value that was left out was a
+// certain one, and nobody else. Without the key at hand there is none.
+func (c *capture) mac() func([]byte) []byte {
+	key, err := durable.ReadFile(durable.OS, filepath.Join(c.dir, "keys", "mac.key"), macKeyBytes)
+	if err != nil || len(key) != macKeyBytes {
+		return nil
+	}
+	return func(value []byte) []byte {
+		mac := hmac.New(sha256.New, key)
+		mac.Write(value)
+		return mac.Sum(nil)
+	}
+}
