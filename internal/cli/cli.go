@@ -51,7 +51,11 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	return a.exit(cmd, err)
+	code := a.exit(cmd, err)
+	if _, ok := cmd.Annotations[neverFails]; ok {
+		return exitDone
+	}
+	return code
 }
 
 func (a *app) root() *cobra.Command {
@@ -91,7 +95,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
-		a.importCommand(), a.tailCommand(), a.configCommand(),
+		a.importCommand(), a.tailCommand(), a.configCommand(), a.hookCommand(),
 		a.demoCommand(), a.versionCommand(),
 	)
 	return root

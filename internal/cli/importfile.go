@@ -65,6 +65,7 @@ to it first. When it was interrupted, the same command finishes it.`,
 	complete(cmd, "durability", "durable", "written", "queued")
 	a.settings.addWriter(cmd.Flags())
 	addFormat(cmd, format)
+	cmd.AddCommand(a.importClaudeCodeCommand())
 	return cmd
 }
 
