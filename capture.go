@@ -22,6 +22,12 @@ import (
 // machine; whoever waits is an agent.
 const captureWait = 400 * time.Millisecond
 
+// lockWait is how long it looks for the socket of a process that holds the
+// trail: one that holds it for a moment has none, and takes the spool in before
+// it goes. With 200 hooks at once, those that waited for each other took all of
+// the processors, and some ran out of time.
+const lockWait = 30 * time.Millisecond
+
 // Capture records one event of automatic capture in the trail at path, through
 // its holder where there is one: it fails open. Where the trail can't take the
 // event (it is locked and its holder does not listen, the disk is full, it is
@@ -67,7 +73,7 @@ func newCapture(path string, opts *Options) (*capture, error) {
 		return nil, err
 	}
 	c := &capture{path: path, opts: o, left: make(chan struct{})}
-	c.opts.quiet, c.opts.ReadOnly = true, false
+	c.opts.quiet, c.opts.ReadOnly, c.opts.patience = true, false, lockWait
 	c.log, c.dir, err = paths(path)
 	return c, err
 }

@@ -116,6 +116,7 @@ type Options struct {
 	now       func() time.Time
 	interval  time.Duration // between checkpoints
 	quiet     bool          // no start and stop entries
+	patience  time.Duration // for a holder that says it has a socket; 0 is holderWait
 	successor *successorOf
 	adopt     bool // the file at the path becomes the trail's beginning
 	progress  func(done, total int64)

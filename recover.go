@@ -535,7 +535,7 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 		}
 	}
 	until := time.Now().Add(drainAtOpen)
-	if err := t.drainSpool(func() bool { return time.Now().After(until) }); err != nil {
+	if err := t.drainSpool(func() bool { return t.opts.quiet && time.Now().After(until) }); err != nil {
 		return err
 	}
 	return t.signer.signAll(t.journal.Next())

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -46,7 +47,7 @@ func (t *Trail) openRemote(locked error) error {
 	}
 	r := &remote{trail: t, closing: make(chan struct{})}
 	t.remote.Store(r)
-	ctx, cancel := context.WithTimeout(context.Background(), holderWait)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(t.opts.patience, holderWait))
 	defer cancel()
 	if _, err := r.holder(ctx, nil); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {

@@ -18,8 +18,8 @@ const (
 	// drainInterval is how long what others put into the spool waits while the
 	// trail is held.
 	drainInterval = time.Second
-	// drainAtOpen bounds what an opening spends on a long spool; the rest
-	// follows behind it, or is left to the next opening.
+	// drainAtOpen bounds what an opening for a moment spends on a long spool:
+	// an agent waits for it. The rest is left to the next opening.
 	drainAtOpen = 250 * time.Millisecond
 )
 

@@ -305,6 +305,9 @@ func (o *object) add(name string, value []byte) {
 	o.text, _ = entry.AppendString(o.text, strings.ToValidUTF8(name, "\ufffd"))
 	o.text = append(o.text, ':')
 	text, err := entry.AppendCompact(o.text, value, 2)
+	if s := textOf(value); err != nil && s != "" { // what is no Unicode in it is U+FFFD by now
+		text, err = entry.AppendCompact(o.text, quote(s), 2)
+	}
 	if err != nil {
 		reason := "it can't be kept"
 		if syntax, ok := errors.AsType[*entry.SyntaxError](err); ok {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// hookTimeout is how many seconds the agent waits for a hook. It takes 1.2 at
+// hookTimeout is how many seconds the agent waits for a hook. It takes two at
 // most; the agent gives all hooks of a session's end this time too.
 const hookTimeout = 5
 

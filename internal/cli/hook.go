@@ -18,11 +18,12 @@ import (
 
 const (
 	// hookTime is how long a hook takes at most, whatever trail, disk and
-	// socket do. The agent gives all hooks of a session's end together 1.5 s.
-	hookTime = 1200 * time.Millisecond
-	// hookInputTime is how much of it goes to reading standard input: an agent
-	// has written it before, or at once.
-	hookInputTime = 300 * time.Millisecond
+	// socket do. The agent gives all hooks of a session's end together 1.5 s,
+	// or the timeout that the installation sets, 5 s.
+	hookTime = 2 * time.Second
+	// hookInputTime is how much of it goes to reading standard input at most: an
+	// agent writes it at once, unless the machine has other things to do.
+	hookInputTime = 1200 * time.Millisecond
 	// maxHookInput is far above what an entry may hold: of more, only the fact
 	// is kept.
 	maxHookInput = 64 << 20
@@ -59,7 +60,7 @@ func (a *app) hookClaudeCodeCommand() *cobra.Command {
 		Long: `Reads one hook's JSON from standard input and records it. Claude Code runs it;
 hook install puts it into the settings.
 
-The exit code is always 0, nothing is written to stdout, and it takes 1.2 seconds
+The exit code is always 0, nothing is written to stdout, and it takes two seconds
 at most, whatever happens: an agent must never fail because of its trail. What
 the trail can't take waits in its spool, and is recorded by whoever writes the
 trail next.`,

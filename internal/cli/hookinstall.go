@@ -277,7 +277,7 @@ func diff(a, b []string) []string {
 					countB++
 				}
 			}
-			out = append(out, fmt.Sprintf("@@ -%d,%d +%d,%d @@", lineA, countA, lineB, countB))
+			out = append(out, fmt.Sprintf("@@ -%d,%d +%d,%d @@", lineA-zero(countA), countA, lineB-zero(countB), countB))
 		}
 		if near[i] {
 			out = append(out, string(ops[i].kind)+ops[i].text)
@@ -290,4 +290,12 @@ func diff(a, b []string) []string {
 		}
 	}
 	return out
+}
+
+// zero is 1 for nothing: a hunk without lines names the line before it.
+func zero(n int) int {
+	if n == 0 {
+		return 1
+	}
+	return 0
 }
