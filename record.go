@@ -325,7 +325,7 @@ func (k *keysInUse) release(keys []string) {
 func (t *Trail) again(ctx context.Context, ev *Event, index int64) (Receipt, error) {
 	first, err := t.entryAt(ctx, index)
 	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
-		if _, err = t.journal.Sync(); err == nil { // it is still in the queue
+		if err = t.journal.Flush(ctx); err == nil { // it is still in the queue
 			first, err = t.entryAt(ctx, index)
 		}
 	}

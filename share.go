@@ -120,7 +120,7 @@ func (s sharedTrail) Record(ctx context.Context, by socket.Peer, events []entry.
 		}
 	}
 	if d == "durable" && s.t.opts.Durability != Durable {
-		_, err := s.t.journal.Sync()
+		err := s.t.journal.Flush(ctx)
 		for i := range results {
 			if results[i].Err == nil {
 				results[i].Receipt.Durable, results[i].Err = err == nil, explainJournal(err)

@@ -74,6 +74,9 @@ func TestSecondOpeningRecordsThroughTheFirst(t *testing.T) {
 			if _, err := collect(second.Query(ctx, Query{Agent: "b"})); err != nil {
 				t.Fatal(err)
 			}
+			if err := first.journal.Flush(ctx); err != nil { // a queue may still have it
+				t.Fatal(err)
+			}
 			n := 0
 			for e, err := range first.Query(ctx, Query{EventTypes: []string{"AUDIT_QUERY"}}) {
 				if err != nil {

@@ -314,6 +314,7 @@ func (t *Trail) closeWriter() error {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, t.idem.Close())
 	sinks := t.signer.close()
 	if err := errors.Join(append(errs, t.lock.Close())...); err != nil {
 		return errors.Join(err, sinks)
@@ -331,6 +332,9 @@ func (t *Trail) release() {
 	}
 	if t.journal != nil {
 		t.journal.Close()
+	}
+	if t.idem != nil {
+		t.idem.Close()
 	}
 	if t.lock != nil {
 		t.lock.Close()

@@ -488,6 +488,31 @@ func (j *Journal) Sync() (size int64, err error) {
 	return next, nil
 }
 
+// flushLook is how often Flush looks whether the queue is written.
+const flushLook = 100 * time.Microsecond
+
+// Flush is Sync after what waits in a queue now was written: on a full disk
+// that is until there is space, the journal stops, is closed, or ctx ends.
+func (j *Journal) Flush(ctx context.Context) error {
+	j.mu.Lock()
+	accepted := j.accepted
+	for j.next < accepted {
+		err := j.refuseLocked()
+		j.mu.Unlock()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		time.Sleep(flushLook)
+		j.mu.Lock()
+	}
+	j.mu.Unlock()
+	_, err := j.Sync()
+	return err
+}
+
 // Next is the number of acknowledged lines in the trail.
 func (j *Journal) Next() int64 {
 	j.mu.Lock()
