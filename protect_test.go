@@ -374,9 +374,13 @@ func TestAppendOnlySegmentTakesTheRing(t *testing.T) {
 	if err := os.Mkdir(live, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	opts := Options{StateDir: state, AppendOnly: "all", ring: 1 << 20, ringAfter: 1}
+	opts := Options{StateDir: state, AppendOnly: "all", ring: 1 << 20, ringAfter: 1, manual: true}
 	trail := must(Open(filepath.Join(live, "audit.jsonl"), &opts))
 	defer trail.Close()
+	must(trail.Record(ctx, event("a", "x")))
+	if err := trail.signer.sign(); err != nil { // from here on there is a ring
+		t.Fatal(err)
+	}
 	for range 20 {
 		must(trail.Record(ctx, event("a", "x")))
 	}
