@@ -508,3 +508,47 @@ func BenchmarkCompactKeys(b *testing.B) {
 		})
 	}
 }
+
+// A name that is no member is refused, whatever its value: a text of millions of
+// them would take its time otherwise.
+func TestUnknownMembersAreRefusedAlsoWhenNull(t *testing.T) {
+	for _, text := range []string{`{"event_type":"X","nothing":null}`, `{"nothing":null,"nothing":null}`} {
+		if _, err := ParseEvent([]byte(text)); err == nil || !strings.Contains(err.Error(), "is not a member of an event") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, err := ParseEvent([]byte(`{"event_type":"X","agent_id":"a","action":"b","error":null,"event_id":null}`)); err != nil {
+		t.Error(err)
+	}
+	if _, err := EventFromMap(map[string]any{"nothing": nil}); err == nil {
+		t.Error("a map's unknown key was passed over")
+	}
+}
+
+// What is handed to another process is the same event there.
+func TestAppendEventIsReadBackAsTheSameEvent(t *testing.T) {
+	for _, text := range []string{
+		`{"event_type":"X","agent_id":"a","action":"b"}`,
+		`{"event_type":"X","agent_id":"a","action":"b","timestamp":"2026-01-02T03:04:05.678Z","trace_id":"t","inputs":{"n":1.50},"outputs":[1],"duration_ms":1.50,"success":false,"error":"e","metadata":{"user_id":"u"},"idempotency_key":"k","span_id":"s","parent_span_id":"p","resource":{"id":"r"},"outcome":"denied","authority":{"rule":"x"},"purpose":"care"}`,
+		`{"event_type":"X","agent_id":"a","action":"b","timestamp":"2026-01-02T03:04:05.678","success":true,"error":""}`,
+	} {
+		ev, err := ParseEvent([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := AppendEvent(nil, &ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ParseEvent(again)
+		if err != nil {
+			t.Fatalf("%s: %v", again, err)
+		}
+		st := Stamp{EventID: "01a207ae-7a4f-7bcd-81a2-b1039c325e2d", RecordedAt: time.UnixMilli(0), TraceID: "made"}
+		want, err1 := AppendLine(nil, &ev, &st)
+		got, err2 := AppendLine(nil, &back, &st)
+		if err1 != nil || err2 != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s (%v)\nwant %s (%v)", got, err2, want, err1)
+		}
+	}
+}

@@ -333,8 +333,7 @@ var setByTrail = map[string]bool{
 func ParseEvent(b []byte) (Event, error) {
 	var ev Event
 	var firstErr error
-	// No event has more members than this: another name is refused below.
-	var names [32][]byte
+	var names [32][]byte // more than an event has members: any other name is refused
 	seen := names[:0]
 	s := scanners.Get().(*scanner)
 	defer s.release()
@@ -416,7 +415,7 @@ func knownName(name string) string {
 }
 
 func (ev *Event) set(name string, v member) error {
-	if v.isNull() {
+	if v.isNull() && (members[name] != "" || setByTrail[name]) {
 		return nil
 	}
 	text := func(to *string) error {
