@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
@@ -182,120 +183,18 @@ func (a *app) hookCommandLine() (string, error) {
 
 // showChange writes what changes as a unified diff.
 func (a *app) showChange(file string, before, after []byte) error {
+	name := report.Printable(file)
+	_, changes, _ := bytes.Cut(diff.Diff(name, before, name, after), []byte{'\n'}) // a line for the command diff
 	var b strings.Builder
-	fmt.Fprintf(&b, "--- %s\n+++ %s\n", report.Printable(file), report.Printable(file))
-	for _, h := range diff(textLines(before), textLines(after)) {
-		style := map[byte]string{'+': green, '-': red}[h[0]]
-		b.WriteString(a.stdout.paint(style, report.Printable(h)) + "\n")
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(changes), "\n"), "\n") {
+		style := ""
+		if strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "+++ ") {
+			style = green
+		} else if strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "--- ") {
+			style = red
+		}
+		b.WriteString(a.stdout.paint(style, report.Printable(line)) + "\n")
 	}
 	_, err := io.WriteString(a.stdout, b.String())
 	return err
-}
-
-func textLines(text []byte) []string {
-	if len(text) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-}
-
-// diffContext is how many lines around a change are shown.
-const diffContext = 3
-
-// diffCells bounds the table of a diff: what is longer is shown as all old and
-// all new lines.
-const diffCells = 16 << 20
-
-// diff gives the hunks of a unified diff, line by line: the longest common
-// subsequence stays, everything else is a change.
-func diff(a, b []string) []string {
-	head := 0
-	for head < len(a) && head < len(b) && a[head] == b[head] {
-		head++
-	}
-	tail := 0
-	for tail < len(a)-head && tail < len(b)-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
-		tail++
-	}
-	type op struct {
-		kind byte
-		text string
-	}
-	var ops []op
-	for _, s := range a[:head] {
-		ops = append(ops, op{' ', s})
-	}
-	x, y := a[head:len(a)-tail], b[head:len(b)-tail]
-	var common [][]int32 // [i][j]: of x[i:] and y[j:]
-	if len(x)*len(y) <= diffCells {
-		common = make([][]int32, len(x)+1)
-		for i := len(x); i >= 0; i-- {
-			common[i] = make([]int32, len(y)+1)
-			for j := len(y) - 1; j >= 0 && i < len(x); j-- {
-				if x[i] == y[j] {
-					common[i][j] = common[i+1][j+1] + 1
-				} else {
-					common[i][j] = max(common[i+1][j], common[i][j+1])
-				}
-			}
-		}
-	}
-	for i, j := 0, 0; i < len(x) || j < len(y); {
-		switch {
-		case common != nil && i < len(x) && j < len(y) && x[i] == y[j]:
-			ops = append(ops, op{' ', x[i]})
-			i, j = i+1, j+1
-		case i < len(x) && (j == len(y) || common == nil || common[i+1][j] >= common[i][j+1]):
-			ops = append(ops, op{'-', x[i]})
-			i++
-		default:
-			ops = append(ops, op{'+', y[j]})
-			j++
-		}
-	}
-	for _, s := range a[len(a)-tail:] {
-		ops = append(ops, op{' ', s})
-	}
-	near := make([]bool, len(ops))
-	for i, o := range ops {
-		if o.kind != ' ' {
-			for k := max(0, i-diffContext); k <= min(len(ops)-1, i+diffContext); k++ {
-				near[k] = true
-			}
-		}
-	}
-	var out []string
-	lineA, lineB := 1, 1
-	for i := 0; i < len(ops); i++ {
-		if near[i] && (i == 0 || !near[i-1]) {
-			countA, countB := 0, 0
-			for k := i; k < len(ops) && near[k]; k++ {
-				if ops[k].kind != '+' {
-					countA++
-				}
-				if ops[k].kind != '-' {
-					countB++
-				}
-			}
-			out = append(out, fmt.Sprintf("@@ -%d,%d +%d,%d @@", lineA-zero(countA), countA, lineB-zero(countB), countB))
-		}
-		if near[i] {
-			out = append(out, string(ops[i].kind)+ops[i].text)
-		}
-		if ops[i].kind != '+' {
-			lineA++
-		}
-		if ops[i].kind != '-' {
-			lineB++
-		}
-	}
-	return out
-}
-
-// zero is 1 for nothing: a hunk without lines names the line before it.
-func zero(n int) int {
-	if n == 0 {
-		return 1
-	}
-	return 0
 }

@@ -75,7 +75,7 @@ func (a *app) importSessions(cmd *cobra.Command, names []string, format string) 
 		return usagef("%s: there are no session files (*.jsonl)", names[0])
 	}
 	opts := a.settings.options()
-	opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
+	opts.Command, opts.Warn, opts.StateDir, opts.MustHold = cmd.CommandPath(), a.warn, a.stateDir, true
 	trail, err := audit.Open(a.settings.log, &opts)
 	if err != nil {
 		return err
