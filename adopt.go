@@ -333,8 +333,8 @@ func (t *Trail) writeAdopted(old durable.File, a *Adopted, created []byte, store
 	sum, done := sha256.New(), int64(0)
 	err = eachOldLine(section(old, a.Bytes), sum, func(line []byte) error {
 		done += int64(len(line)) + 1
-		if t.opts.progress != nil {
-			t.opts.progress(min(done, a.Bytes), a.Bytes)
+		if t.opts.Progress != nil {
+			t.opts.Progress(min(done, a.Bytes), a.Bytes)
 		}
 		return put(line)
 	})

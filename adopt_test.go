@@ -255,7 +255,7 @@ func TestAdoptedFilesOfEveryShape(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen := int64(0)
-			if _, err := Init(path, &InitOptions{Adopt: true, Progress: func(done, total int64) { seen = done }}); err != nil {
+			if _, err := Init(path, &InitOptions{Adopt: true, Options: Options{Progress: func(done, total int64) { seen = done }}}); err != nil {
 				t.Fatal(err)
 			}
 			if seen != int64(len(data)) {

@@ -22,6 +22,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
+	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
 func openTemp(t *testing.T, opts *Options) *Trail {
@@ -68,7 +69,7 @@ func TestManyWriters(t *testing.T) {
 			wg.Wait()
 			// The size of a segment is looked at when something is recorded, and
 			// a queue may not have been written by then.
-			if _, err := trail.journal.Sync(); err != nil {
+			if err := trail.journal.Flush(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := trail.Record(context.Background(), event("last", "last")); err != nil {
@@ -321,6 +322,95 @@ func TestIdempotencyKeyRace(t *testing.T) {
 	seen.Range(func(any, any) bool { n++; return true })
 	if n != 1 {
 		t.Errorf("%d receipts", n)
+	}
+}
+
+// A context bounds the wait of an event with a key too. Its fate is another
+// matter: a retry finds it.
+func TestContextBoundsTheWaitOfAKeyedEvent(t *testing.T) {
+	hang, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var hanging atomic.Bool
+	fsys := durabletest.NewFaults(newMem(t), func(op durabletest.Op) durabletest.Action {
+		if hanging.Load() && op.Kind == "sync" && strings.HasSuffix(op.Name, ".jsonl") {
+			once.Do(func() { close(hang) })
+			<-free
+		}
+		return durabletest.Pass
+	})
+	trail, err := Open(memLog, memOptions(fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hanging.Store(true)
+	ev := event("a", "x")
+	ev.IdempotencyKey = "once"
+	inputs := []byte(`{"n":1}`)
+	ev.Inputs = Raw(inputs)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-hang
+		cancel()
+	}()
+	if _, err := trail.Record(ctx, ev); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("%v", err)
+	}
+	inputs[5] = '2' // it is the caller's again
+	hanging.Store(false)
+	close(free)
+	ev.Inputs = Raw([]byte(`{"n":1}`))
+	r, err := trail.Record(context.Background(), ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := trail.entryAt(context.Background(), r.Index)
+	if err != nil || e.EventID != r.EventID || !bytes.Contains(e.Line(), []byte(`"inputs":{"n":1}`)) {
+		t.Errorf("%s, %v", e.Line(), err)
+	}
+	if next := trail.journal.Next(); next != r.Index+1 {
+		t.Errorf("%d entries, and the event is entry %d", next, r.Index)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is taken out of the spool is in the log before its file goes, also where
+// a queue stands between the two: a process can be killed there.
+func TestASpooledItemGoesAfterItsEntryIsThere(t *testing.T) {
+	m := newMem(t)
+	if trail, err := Open(memLog, memOptions(m)); err != nil {
+		t.Fatal(err)
+	} else if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	item := spool.Item{Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: []byte(`{"event_type":"TOOL_USE","agent_id":"a","action":"spooled"}`)}
+	if err := spool.Put(m, "/log/audit.trail/spool", item); err != nil {
+		t.Fatal(err)
+	}
+	removed, there := false, false
+	fsys := durabletest.NewFaults(m, func(op durabletest.Op) durabletest.Action {
+		switch {
+		case op.Kind == "remove" && strings.Contains(op.Name, "/spool/"+item.ID):
+			log, err := durable.ReadFile(m, memLog, maxSmallFile)
+			removed, there = true, err == nil && bytes.Contains(log, []byte(`"spooled"`))
+		case op.Kind == "write" && op.Name == memLog:
+			time.Sleep(5 * time.Millisecond) // the queue is behind
+		}
+		return durabletest.Pass
+	})
+	o := memOptions(fsys)
+	o.Durability = Queued
+	trail, err := Open(memLog, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !removed || !there {
+		t.Errorf("the item was removed: %v, its entry was there: %v", removed, there)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -41,8 +41,6 @@ type InitOptions struct {
 	// unchanged. Nothing in those lines is ever read as the trail's own word.
 	// An Init that was killed is finished, or begun again, by the same Init.
 	Adopt bool
-	// Progress is told how many bytes were adopted, of how many.
-	Progress func(done, total int64)
 }
 
 // Init makes a trail at path and returns once it is durable. A trail that is
@@ -78,7 +76,7 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	if io.Adopt && (old != "" || io.ForgetPin) {
 		return nil, fmt.Errorf("init %s: %w", path, optionError("Adopt", "it goes with neither SuccessorOf nor ForgetPin"))
 	}
-	io.adopt, io.progress = io.Adopt, io.Progress
+	io.adopt = io.Adopt
 	if there && !io.Adopt && !io.ForgetPin && old != log {
 		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
 			"kaizen-audit record appends to it; %s", toGoOn(path))

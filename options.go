@@ -92,8 +92,9 @@ type Options struct {
 	// MustHold.
 	NoSocket bool
 	// SocketGroup is a group, by name or number, whose members may record
-	// through this process, and nothing else; empty means nobody but the same
-	// user and root.
+	// through this process, and nothing else: they pass the trail's directory
+	// (mode 0710) to its socket. It must be Group where that is set; empty means
+	// nobody but the same user and root.
 	SocketGroup string
 	// StateDir is where origins and keys that were seen are pinned; empty
 	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
@@ -107,8 +108,8 @@ type Options struct {
 	// could not be recorded, a checkpoint that a sink did not take. It may be
 	// called from any goroutine; nil means that only Info shows it.
 	Warn func(error)
-	// Progress is told during Query, Trace and ComplianceReport how many bytes
-	// of lines were read, of about how many.
+	// Progress is told during Query, Trace, ComplianceReport and an adopting
+	// Init how many bytes of lines were read, of about how many.
 	Progress func(done, total int64)
 
 	// Seams for tests.
@@ -118,8 +119,7 @@ type Options struct {
 	quiet     bool          // no start and stop entries
 	patience  time.Duration // for a holder that says it has a socket; 0 is holderWait
 	successor *successorOf
-	adopt     bool // the file at the path becomes the trail's beginning
-	progress  func(done, total int64)
+	adopt     bool  // the file at the path becomes the trail's beginning
 	manual    bool  // nothing is signed but by hand
 	ring      int64 // bytes; 0 is the default, negative is none
 	ringAfter int64 // commits
@@ -166,6 +166,19 @@ func (o *Options) withDefaults() (Options, error) {
 	if out.Group != "" {
 		if _, err := durable.LookupGroup(out.Group); err != nil {
 			return out, optionError("Group", "%w", err)
+		}
+	}
+	if out.SocketGroup != "" {
+		switch gid, err := durable.LookupGroup(out.SocketGroup); {
+		case err != nil:
+			return out, optionError("SocketGroup", "%w", err)
+		case out.NoSocket:
+			return out, optionError("SocketGroup", "NoSocket is set too")
+		case out.Group != "":
+			// A directory has one group, and both have to go through it.
+			if other, err := durable.LookupGroup(out.Group); err == nil && other != gid {
+				return out, optionError("SocketGroup", "it must be the group of Group, where that is set")
+			}
 		}
 	}
 	switch out.AppendOnly {

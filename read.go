@@ -201,13 +201,13 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 		metadata: map[string]any{"principal": principal(), "command": t.command(), "pid": os.Getpid()},
 	}
 	if by, ok := peerOf(ctx); ok {
-		o.by, o.metadata = by.RecordedBy(), map[string]any{"principal": principalOf(by)}
+		o.by, o.metadata = by.RecordedBy(), map[string]any{"principal": by.Principal()}
 	}
 	if !t.opts.ReadOnly {
 		err := t.writable(ctx)
 		if err == nil {
 			if r := t.remote.Load(); r != nil {
-				err = r.noteRead(ctx, o)
+				err = r.note(ctx, o)
 			} else {
 				err = t.recordOwn(ctx, o)
 			}
@@ -231,7 +231,7 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 	writer, err := open(t.path, w)
 	if err == nil {
 		if r := writer.remote.Load(); r != nil {
-			err = r.noteRead(ctx, o)
+			err = r.note(ctx, o)
 		} else {
 			err = writer.recordOwn(ctx, o)
 		}

@@ -36,7 +36,7 @@ func (t *Trail) Record(ctx context.Context, ev Event) (Receipt, error) {
 	}
 	var one [1]Receipt
 	var err error
-	t.recordBatch(ctx, []Event{ev}, nil, one[:], func(_ int, e error) { err = e })
+	t.recordBounded(ctx, []Event{ev}, nil, one[:], func(_ int, e error) { err = e })
 	return one[0], err
 }
 
@@ -180,7 +180,7 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 	if r := t.remote.Load(); r != nil {
 		r.recordBatch(ctx, events, receipts, fail)
 	} else {
-		t.recordBatch(ctx, events, nil, receipts, fail)
+		t.recordBounded(ctx, events, nil, receipts, fail)
 	}
 	if any {
 		return receipts, failed
@@ -188,8 +188,61 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 	return receipts, nil
 }
 
+// recordBounded is recordBatch whose wait ctx bounds also where events have
+// keys: what becomes of a key is found out behind the caller's back then, for a
+// retry to find, from a copy of the events, which are the caller's again.
+func (t *Trail) recordBounded(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
+	keyed := slices.ContainsFunc(events, func(ev Event) bool { return ev.IdempotencyKey != "" })
+	if !keyed || ctx.Done() == nil {
+		t.recordBatch(ctx, events, by, receipts, fail)
+		return
+	}
+	own := make([]Event, 0, len(events))
+	places := make([]int, 0, len(events))
+	for i := range events {
+		ev, err := copyEvent(&events[i])
+		if err != nil {
+			t.refused.add(err)
+			fail(i, fmt.Errorf("%w: %w", ErrRefused, err))
+			continue
+		}
+		own, places = append(own, ev), append(places, i)
+	}
+	got, errs := make([]Receipt, len(own)), make([]error, len(own))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.recordBatch(context.WithoutCancel(ctx), own, by, got, func(k int, err error) { errs[k] = err })
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		for _, i := range places {
+			fail(i, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err()))
+		}
+		return
+	}
+	for k, i := range places {
+		if receipts[i] = got[k]; errs[k] != nil {
+			fail(i, errs[k])
+		}
+	}
+}
+
+// copyEvent is the same event in memory of its own.
+func copyEvent(ev *Event) (Event, error) {
+	text, err := entry.AppendEvent(nil, ev)
+	if err != nil {
+		return Event{}, err
+	}
+	own, err := entry.ParseEvent(text)
+	own.NoteOmitted(ev.Omitted()...)
+	return own, err
+}
+
 // recordBatch records events in order, each once if it has an idempotency key,
-// and tells fail of those that were not recorded.
+// and tells fail of those that were not recorded. Where events have keys ctx must
+// have no end: a retry must find what became of them.
 func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
 	keys := t.takeKeys(events)
 	defer t.keyed.release(keys)
@@ -201,13 +254,7 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 		if len(waiting) == 0 {
 			return
 		}
-		wait := ctx
-		if len(keys) > 0 {
-			// What is known of a key outlives this caller's patience: a retry
-			// must find what became of the event.
-			wait = context.WithoutCancel(ctx)
-		}
-		first, err := t.append(wait, s)
+		first, err := t.append(ctx, s)
 		for k, i := range waiting {
 			err := err
 			if err == nil {
@@ -479,17 +526,27 @@ func (r *refusals) add(err error) {
 // too. The error is what ParseEvent returned.
 func (t *Trail) NoteRefused(err error) { t.refused.add(err) }
 
+// eventsRefused is the type of the entry about refusals.
+const eventsRefused = "AUDIT_REFUSED"
+
+// take gives the entry about what was refused since the last time, if anything.
+func (r *refusals) take() (o ownEntry, some bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o = ownEntry{eventType: eventsRefused, action: "events_refused", failed: true,
+		outputs: map[string]any{"count": r.count, "reasons": r.reasons}}
+	some = r.count > 0
+	r.count, r.reasons = 0, nil
+	return o, some
+}
+
 // flushRefusals records what was refused since the last time.
 func (t *Trail) flushRefusals(ctx context.Context) error {
-	t.refused.mu.Lock()
-	count, reasons := t.refused.count, t.refused.reasons
-	t.refused.count, t.refused.reasons = 0, nil
-	t.refused.mu.Unlock()
-	if count == 0 {
+	o, some := t.refused.take()
+	if !some {
 		return nil
 	}
-	return t.recordOwn(ctx, ownEntry{eventType: "AUDIT_REFUSED", action: "events_refused", failed: true,
-		outputs: map[string]any{"count": count, "reasons": reasons}})
+	return t.recordOwn(ctx, o)
 }
 
 // noteSteps records large steps of the clock.

@@ -335,7 +335,7 @@ func (t *Trail) load(clean, fresh bool) error {
 	}
 	t.resumeSealing()
 	t.share()
-	if t.opts.fs == durable.OS && !t.opts.quiet {
+	if t.onDisk() && !t.opts.quiet {
 		t.drainer.start(t)
 	}
 	return nil

@@ -3,17 +3,16 @@ package audit
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"io/fs"
+	"sync/atomic"
 	"time"
 
-	"crypto/rand"
-
 	"github.com/kaizen-audit/kaizen-audit/entry"
-	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
 
@@ -21,37 +20,49 @@ const (
 	// holderWait is how long an opening waits for the socket of a holder that
 	// says it has one: it may be about to listen, or to let go of the lock.
 	holderWait = 2 * time.Second
-	// takeOverWait is how long a Record waits for another holder, or for this
-	// process to become it, before it gives up.
+	// takeOverWait is how long a Record goes on to look for a holder that takes
+	// it, or to become it, before it gives up.
 	takeOverWait = 10 * time.Second
 	// The pauses between two attempts.
 	firstPause, longestPause = time.Millisecond, 10 * time.Millisecond
+	// tellInterval is how far two messages about refused events lie apart.
+	tellInterval = time.Second
 )
 
 // remote records through the process that holds the trail. When that is gone
 // this process takes the lock, and is the holder from then on, or finds the
 // next one.
 type remote struct {
-	trail   *Trail
+	trail *Trail
+	// member says that this user may not take the lock, and only record: the
+	// socket's group lets it in.
+	member  bool
 	closing chan struct{}
 
-	mu     sync.Mutex // held while a holder is looked for
-	client *socket.Client
+	turn   chan struct{}  // one element: who has it looks for a holder
+	client *socket.Client // under turn
+
+	told atomic.Int64 // when the holder was last told of refusals, in Unix nanoseconds
 }
 
-// openRemote opens a trail that another process holds; locked says who.
-func (t *Trail) openRemote(locked error) error {
-	var l *lockedError
-	if !errors.As(locked, &l) || !l.shares || t.opts.fs != durable.OS || t.opts.NoSocket || t.opts.MustHold || t.opts.successor != nil || t.opts.adopt {
-		return locked
+// openRemote opens a trail that this process can't hold: another one does, or
+// this user may not.
+func (t *Trail) openRemote(why error) error {
+	if !t.onDisk() || t.opts.NoSocket || t.opts.MustHold || t.opts.successor != nil || t.opts.adopt {
+		return why
 	}
-	r := &remote{trail: t, closing: make(chan struct{})}
+	r := &remote{trail: t, closing: make(chan struct{}), turn: make(chan struct{}, 1)}
+	if locked, ok := errors.AsType[*lockedError](why); ok && !locked.shares {
+		return why
+	} else if !ok {
+		return r.openAsMember(why)
+	}
 	t.remote.Store(r)
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(t.opts.patience, holderWait))
 	defer cancel()
 	if _, err := r.holder(ctx, nil); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = locked
+			err = why
 		}
 		return err
 	}
@@ -63,17 +74,45 @@ func (t *Trail) openRemote(locked error) error {
 		set  bool
 	}{{"CheckpointTo", len(t.opts.CheckpointTo) > 0}, {"Group", t.opts.Group != ""}, {"AppendOnly", t.opts.AppendOnly != ""}, {"SocketGroup", t.opts.SocketGroup != ""}} {
 		if o.set {
-			t.warn(fmt.Errorf("option %s is its holder's to set as long as %w", o.name, locked))
+			t.warn(fmt.Errorf("option %s is its holder's to set as long as %w", o.name, why))
 		}
 	}
 	return t.openReader()
 }
 
+// openAsMember opens a trail whose files this user may not read, if its holder
+// takes what this user records.
+func (r *remote) openAsMember(why error) error {
+	if !errors.Is(why, fs.ErrPermission) {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), holderWait)
+	defer cancel()
+	c, info, err := r.dial(ctx)
+	if err != nil {
+		return why // that nobody listens says less
+	}
+	t := r.trail
+	t.id = identity{Format: formatVersion, Origin: info.Origin, VKey: info.VKey}
+	if err := t.checkPin(); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	r.member, r.client, t.known = true, c, true
+	t.remote.Store(r)
+	return nil
+}
+
 // holder gives the connection to the holder, another one than bad, or nil when
 // this process has become the holder.
 func (r *remote) holder(ctx context.Context, bad *socket.Client) (*socket.Client, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.closing:
+		return nil, ErrClosed
+	}
 	if r.trail.holds() {
 		return nil, nil
 	}
@@ -84,19 +123,19 @@ func (r *remote) holder(ctx context.Context, bad *socket.Client) (*socket.Client
 		_ = r.client.Close()
 		r.client = nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, takeOverWait)
-	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := r.trail.openWriter()
-		if err == nil {
-			r.trail.remote.Store(nil)
-			return nil, nil
+		if !r.member {
+			err := r.trail.openWriter()
+			if err == nil {
+				r.trail.remote.Store(nil)
+				return nil, nil
+			}
+			r.trail.release()
+			if !errors.Is(err, ErrLocked) {
+				return nil, err
+			}
 		}
-		r.trail.release()
-		if !errors.Is(err, ErrLocked) {
-			return nil, err
-		}
-		c, err := r.dial(ctx)
+		c, _, err := r.dial(ctx)
 		if err == nil {
 			r.client = c
 			return c, nil
@@ -107,7 +146,7 @@ func (r *remote) holder(ctx context.Context, bad *socket.Client) (*socket.Client
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no holder of the trail answers: %w (the last attempt: %w)", ctx.Err(), err)
+			return nil, fmt.Errorf("%w: its holder does not answer (%w): %w", ErrLocked, err, ctx.Err())
 		case <-r.closing:
 			return nil, ErrClosed
 		}
@@ -115,19 +154,55 @@ func (r *remote) holder(ctx context.Context, bad *socket.Client) (*socket.Client
 }
 
 // dial connects to whoever listens, if that is this trail's holder.
-func (r *remote) dial(ctx context.Context) (*socket.Client, error) {
+func (r *remote) dial(ctx context.Context) (*socket.Client, socket.Info, error) {
 	c, err := socket.Dial(ctx, r.trail.dir, socket.Durability(r.trail.opts.Durability.String()))
 	if err != nil {
-		return nil, err
+		return nil, socket.Info{}, err
 	}
 	info, err := c.Info(ctx)
-	if err == nil && r.trail.id.Origin != "" && info.Origin != r.trail.id.Origin {
+	if err == nil && r.trail.known && info.Origin != r.trail.id.Origin {
 		err = fmt.Errorf("%w: the holder has %s, and it was %s when this process opened it", ErrPinned, info.Origin, r.trail.id.Origin)
 	}
 	if err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, info, errors.Join(err, c.Close())
 	}
-	return c, nil
+	return c, info, nil
+}
+
+// try has send do its work with a holder, and with the next one as long as it
+// returns an error: one after which what was sent can be sent again. It reports
+// true when this process has become the holder, and send's work is its own.
+func (r *remote) try(ctx context.Context, send func(*socket.Client) error) (holds bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, takeOverWait)
+	defer cancel()
+	var bad *socket.Client
+	var last error
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		c, err := r.holder(bounded, bad)
+		if err == nil && c != nil {
+			if last = send(c); last == nil {
+				return false, nil
+			}
+			bad = c
+			select {
+			case <-time.After(pause):
+				continue
+			case <-bounded.Done():
+				err = bounded.Err()
+			case <-r.closing:
+				err = ErrClosed
+			}
+		}
+		switch {
+		case err == nil:
+			return true, nil
+		case last == nil:
+			return false, err
+		case errors.Is(last, socket.ErrGone):
+			return false, fmt.Errorf("%w: %w", ErrUnknown, errors.Join(err, last))
+		}
+		return false, errors.Join(explainRemote(last), err)
+	}
 }
 
 // newIdempotencyKey is a key for an event whose caller gave none, so that it
@@ -148,34 +223,34 @@ func (r *remote) prepare(ev *Event) ([]byte, error) {
 	}
 	line, err := entry.AppendEvent(nil, ev)
 	if err != nil {
+		r.trail.refused.add(err)
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return line, nil
 }
 
-func (r *remote) record(ctx context.Context, ev *Event) (Receipt, error) {
+func (r *remote) record(ctx context.Context, ev *Event) (receipt Receipt, err error) {
+	defer r.tellRefusals(tellInterval)
 	line, err := r.prepare(ev)
 	if err != nil {
 		return Receipt{}, err
 	}
-	var bad *socket.Client
-	for {
-		c, err := r.holder(ctx, bad)
-		switch {
-		case err != nil:
-			return Receipt{}, err
-		case c == nil:
-			return r.trail.Record(ctx, *ev)
-		}
-		receipt, err := c.Record(ctx, line)
-		if !tryNext(err) {
-			return receipt, explainRemote(err)
-		}
-		bad = c
+	var answer error
+	holds, err := r.try(ctx, func(c *socket.Client) error {
+		receipt, answer = c.Record(ctx, line)
+		return again(answer)
+	})
+	switch {
+	case err != nil:
+		return Receipt{}, err
+	case holds:
+		return r.trail.Record(ctx, *ev)
 	}
+	return receipt, explainRemote(answer)
 }
 
 func (r *remote) recordBatch(ctx context.Context, events []Event, receipts []Receipt, fail func(int, error)) {
+	defer r.tellRefusals(tellInterval)
 	var waiting []int
 	var lines [][]byte
 	for i := range events {
@@ -186,65 +261,66 @@ func (r *remote) recordBatch(ctx context.Context, events []Event, receipts []Rec
 		}
 		waiting, lines = append(waiting, i), append(lines, line)
 	}
-	var bad *socket.Client
-	for len(waiting) > 0 {
-		c, err := r.holder(ctx, bad)
-		if err == nil && c == nil {
-			left := make([]Event, len(waiting))
-			for k, i := range waiting {
-				left[k] = events[i]
-			}
-			got := make([]Receipt, len(left))
-			r.trail.recordBatch(ctx, left, nil, got, func(k int, err error) { fail(waiting[k], err) })
-			for k, i := range waiting {
-				receipts[i] = got[k]
-			}
-			return
-		}
-		if err != nil {
-			for _, i := range waiting {
-				fail(i, err)
-			}
-			return
-		}
+	if len(waiting) == 0 {
+		return
+	}
+	holds, err := r.try(ctx, func(c *socket.Client) (unanswered error) {
 		results := c.RecordBatch(ctx, lines)
 		n := 0
 		for k, i := range waiting {
-			switch err := results[k].Err; {
+			err := results[k].Err
+			switch {
 			case err == nil:
 				receipts[i] = results[k].Receipt
-			case tryNext(err):
-				waiting[n], lines[n] = i, lines[k]
+			case again(err) != nil:
+				waiting[n], lines[n], unanswered = i, lines[k], err
 				n++
 			default:
 				fail(i, explainRemote(err))
 			}
 		}
-		waiting, lines, bad = waiting[:n], lines[:n], c
+		waiting, lines = waiting[:n], lines[:n]
+		return unanswered
+	})
+	if err != nil {
+		for _, i := range waiting {
+			fail(i, err)
+		}
+		return
+	}
+	if !holds {
+		return
+	}
+	left := make([]Event, len(waiting))
+	for k, i := range waiting {
+		left[k] = events[i]
+	}
+	got := make([]Receipt, len(left))
+	r.trail.recordBounded(ctx, left, nil, got, func(k int, err error) { fail(waiting[k], err) })
+	for k, i := range waiting {
+		receipts[i] = got[k]
 	}
 }
 
-// noteRead has a reading recorded by the holder.
-func (r *remote) noteRead(ctx context.Context, o ownEntry) error {
+// note has one of the trail's own entries recorded by the holder: one about a
+// reading, or about refused events.
+func (r *remote) note(ctx context.Context, o ownEntry) error {
 	reading, err := readingOf(o)
 	if err != nil {
 		return err
 	}
-	var bad *socket.Client
-	for {
-		c, err := r.holder(ctx, bad)
-		switch {
-		case err != nil:
-			return err
-		case c == nil:
-			return r.trail.recordOwn(ctx, o)
-		}
-		_, err = c.NoteReading(ctx, reading)
-		if !tryNext(err) {
-			return explainRemote(err)
-		}
-		bad = c
+	var answer error
+	holds, err := r.try(ctx, func(c *socket.Client) error {
+		_, answer = c.NoteReading(ctx, reading)
+		return again(answer)
+	})
+	switch {
+	case err != nil:
+		return err
+	case holds:
+		return r.trail.recordOwn(ctx, o)
 	}
+	return explainRemote(answer)
 }
 
 func readingOf(o ownEntry) (socket.Reading, error) {
@@ -256,12 +332,31 @@ func readingOf(o ownEntry) (socket.Reading, error) {
 	return socket.Reading{EventType: o.eventType, Action: o.action, Inputs: json.RawMessage(inputs), Outputs: json.RawMessage(outputs)}, err
 }
 
+// tellRefusals tells the holder what was refused in this process, if the last
+// time is that long ago.
+func (r *remote) tellRefusals(after time.Duration) {
+	now, last := time.Now().UnixNano(), r.told.Load()
+	if r.member || now-last < int64(after) || !r.told.CompareAndSwap(last, now) || r.trail.holds() {
+		return // a member may record events and nothing else; a holder's signer tells
+	}
+	o, some := r.trail.refused.take()
+	if !some {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tellInterval)
+	defer cancel()
+	if err := r.note(ctx, o); err != nil {
+		r.trail.warn(fmt.Errorf("that events were refused could not be recorded: %w", err))
+	}
+}
+
 // close ends the connection. It reports true when this process has become the
 // holder meanwhile.
 func (r *remote) close() (holds bool, err error) {
+	r.tellRefusals(0)
 	close(r.closing)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
 	if r.trail.holds() {
 		return true, nil
 	}
@@ -271,11 +366,14 @@ func (r *remote) close() (holds bool, err error) {
 	return false, err
 }
 
-// tryNext tells the errors after which an event is taken to the next holder:
-// with its key that is safe.
-func tryNext(err error) bool {
+// again is err if an event is taken to the next holder after it: with its key
+// that is safe.
+func again(err error) error {
 	var e *socket.Error
-	return errors.Is(err, socket.ErrGone) || errors.As(err, &e) && (e.Code == socket.Closed || e.Code == socket.Busy)
+	if errors.Is(err, socket.ErrGone) || errors.As(err, &e) && (e.Code == socket.Closed || e.Code == socket.Busy) {
+		return err
+	}
+	return nil
 }
 
 // explainRemote gives the holder's errors their public names.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
 	"os"
 	"runtime/debug"
 	"time"
@@ -18,7 +19,7 @@ import (
 )
 
 // shares tells whether this opening lets others record through it.
-func (t *Trail) shares() bool { return t.opts.fs == durable.OS && !t.opts.NoSocket }
+func (t *Trail) shares() bool { return t.onDisk() && !t.opts.NoSocket }
 
 // share begins to listen on the trail's socket. That it can't is no reason not
 // to record: other processes are told that the trail is locked.
@@ -26,7 +27,7 @@ func (t *Trail) share() {
 	if !t.shares() || t.opts.quiet {
 		return
 	}
-	l, err := socket.Listen(t.dir, t.opts.SocketGroup)
+	l, err := t.listen()
 	if err != nil {
 		t.warn(fmt.Errorf("other processes can't record here: %w", err))
 		return
@@ -42,6 +43,34 @@ func (t *Trail) share() {
 			t.warn(fmt.Errorf("other processes can't record here any more: %w", err))
 		}
 	}()
+}
+
+// listen makes the socket. The members of its group must come through the
+// trail's directory: through, and nothing more, unless it is Options.Group too.
+func (t *Trail) listen() (net.Listener, error) {
+	if t.opts.SocketGroup != "" {
+		gid, err := durable.LookupGroup(t.opts.SocketGroup)
+		if err != nil {
+			return nil, err
+		}
+		fi, err := t.opts.fs.Stat(t.dir)
+		if err != nil {
+			return nil, err
+		}
+		if durable.GroupOf(fi) != gid {
+			// The mode first: what the group before could do is not for this one.
+			if err := errors.Join(durable.OS.Chmod(t.dir, 0o700), durable.OS.Chgrp(t.dir, gid)); err != nil {
+				return nil, err
+			}
+			fi = nil
+		}
+		if fi == nil || fi.Mode().Perm()&0o010 == 0 {
+			if err := durable.OS.Chmod(t.dir, 0o710); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return socket.Listen(t.dir, t.opts.SocketGroup)
 }
 
 // serverGrace is how long Close waits for answers that are under way.
@@ -135,12 +164,12 @@ func (s sharedTrail) Record(ctx context.Context, by socket.Peer, events []entry.
 func (s sharedTrail) NoteRefused(_ socket.Peer, err error) { s.t.NoteRefused(err) }
 
 func (s sharedTrail) NoteReading(ctx context.Context, by socket.Peer, r socket.Reading) (entry.Receipt, error) {
-	if !spooledTypes[r.EventType] {
+	if !spooledTypes[r.EventType] && r.EventType != eventsRefused {
 		return Receipt{}, &socket.Error{Code: socket.Refused, Message: "event_type: is not a reading's"}
 	}
 	receipt, err := s.t.recordOwnReceipt(ctx, ownEntry{
-		eventType: r.EventType, action: r.Action, inputs: rawOrNil(r.Inputs), outputs: rawOrNil(r.Outputs),
-		by: by.RecordedBy(), metadata: map[string]any{"principal": principalOf(by)},
+		eventType: r.EventType, action: r.Action, inputs: rawOrNil(r.Inputs), outputs: rawOrNil(r.Outputs), failed: r.EventType == eventsRefused,
+		by: by.RecordedBy(), metadata: map[string]any{"principal": by.Principal()},
 	})
 	return receipt, shareError(err)
 }
@@ -156,8 +185,6 @@ func peerOf(ctx context.Context) (by socket.Peer, ok bool) {
 	by, ok = ctx.Value(peerKey{}).(socket.Peer)
 	return by, ok
 }
-
-func principalOf(by socket.Peer) string { return fmt.Sprintf("uid:%d", by.UID) }
 
 func rawOrNil(b json.RawMessage) any {
 	if len(b) == 0 {

@@ -6,7 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
 
 // A second opening records through the first, in both directions of time: the
@@ -183,6 +187,212 @@ func unique(t *testing.T, path string, want int) {
 	if want >= 0 && n != want {
 		t.Errorf("%d entries, want %d", n, want)
 	}
+}
+
+// What a process refuses that records through another becomes an entry there.
+func TestRefusalsOfAnotherProcessAreTold(t *testing.T) {
+	first := openTemp(t, nil)
+	second, err := Open(first.Path(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	for range 3 {
+		if _, err := second.Record(ctx, Event{AgentID: "no type"}); !errors.Is(err, ErrRefused) {
+			t.Fatal(err)
+		}
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	count := int64(0)
+	for e, err := range first.Query(ctx, Query{EventTypes: []string{"AUDIT_REFUSED"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out struct{ Count int64 }
+		if err := e.Outputs.Decode(&out); err != nil || e.Success || e.RecordedBy.Text("via") != "socket" {
+			t.Errorf("%s, %v", e.Line(), err)
+		}
+		count += out.Count
+	}
+	if count != 3 {
+		t.Errorf("%d refusals are told, want 3", count)
+	}
+}
+
+// A holder that always says that it is busy is asked with pauses, and no longer
+// than the caller waits; so is one that is being looked for.
+func TestAHolderThatDoesNotTakeItIsGivenUp(t *testing.T) {
+	first := openTemp(t, nil)
+	second, err := Open(first.Path(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	r := second.remote.Load()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	asked := 0
+	holds, err := r.try(ctx, func(*socket.Client) error {
+		asked++
+		return &socket.Error{Code: socket.Busy, Message: "busy"}
+	})
+	if holds || err == nil || asked < 2 || asked > 300 {
+		t.Errorf("asked %d times: %v, %v", asked, holds, err)
+	}
+	gone, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := r.try(gone, func(*socket.Client) error { return socket.ErrGone }); !errors.Is(err, ErrUnknown) {
+		t.Errorf("sent, and no answer came: %v", err)
+	}
+
+	r.turn <- struct{}{} // somebody looks for a holder, and does not find one
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if _, err := second.Record(short, event("a", "x")); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 5*time.Second {
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+	<-r.turn
+	if _, err := second.Record(context.Background(), event("a", "x")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A query through the socket goes on after entries that are missing, and names
+// them.
+func TestQueryThroughTheSocketNamesWhatIsMissing(t *testing.T) {
+	trail := openTemp(t, nil)
+	ctx := context.Background()
+	for i := range 3 {
+		if _, err := trail.Record(ctx, event("a", fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		if i < 2 {
+			if _, err := trail.Rotate(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	gone := trail.journal.Segments()[1]
+	file, away := filepath.Join(trail.Dir(), "segments", gone.File), filepath.Join(t.TempDir(), "away")
+	if err := os.Rename(file, away); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Rename(away, file); err != nil { // the trail is whole again before it is checked
+			t.Error(err)
+		}
+	})
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(trail.Dir(), "sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://localhost/v1/entries?agent=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+	if len(lines) != 4 || !strings.Contains(lines[0], `"action":"0"`) ||
+		!strings.Contains(lines[1], `{"error":`) || !strings.Contains(lines[1], fmt.Sprint("entries ", gone.First, " to ")) ||
+		!strings.Contains(lines[2], `"action":"2"`) || !strings.Contains(lines[3], `{"end":{"count":2`) {
+		t.Errorf("%s", body)
+	}
+}
+
+// Members of the socket's group record, whose files they can't read; others
+// don't. The holder's --group changes nothing about that.
+func TestSocketGroupRecordsAndNothingElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	for _, group := range []string{"", fmt.Sprint(shipperGID)} {
+		t.Run("group "+group, func(t *testing.T) {
+			dir := openFolder(t)
+			path := filepath.Join(dir, "audit.jsonl")
+			trail, err := Open(path, &Options{StateDir: t.TempDir(), Group: group, SocketGroup: fmt.Sprint(shipperGID)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer trail.Close()
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			program, err := os.ReadFile(self)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "member"), program, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			run := func(gid uint32) string {
+				t.Helper()
+				cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "member"), "-test.run=^$")
+				cmd.Env, cmd.Dir = []string{memberChild + "=" + path, "HOME=/nonexistent"}, dir
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: shipperUID, Gid: gid}}
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				return string(out)
+			}
+			if said := run(shipperGID); said != "recorded; query refused: true\n" {
+				t.Errorf("a member: %s", said)
+			}
+			if said := run(shipperGID + 1); !strings.Contains(said, "permission denied") {
+				t.Errorf("somebody else: %s", said)
+			}
+			n := 0
+			for e, err := range trail.Query(t.Context(), Query{Agent: "member"}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.RecordedBy.Text("principal") != fmt.Sprint("uid:", shipperUID) {
+					t.Errorf("%s", e.Line())
+				}
+				n++
+			}
+			if n != 1 {
+				t.Errorf("%d entries", n)
+			}
+		})
+	}
+	if _, err := Open(filepath.Join(t.TempDir(), "a.jsonl"), &Options{Group: "1", SocketGroup: "2"}); err == nil || !strings.Contains(err.Error(), "SocketGroup") {
+		t.Errorf("two groups: %v", err)
+	}
+}
+
+// memberChild makes the test binary a member of the socket's group.
+const memberChild = "KAIZEN_TEST_MEMBER_CHILD"
+
+func init() {
+	path := os.Getenv(memberChild)
+	if path == "" {
+		return
+	}
+	t, err := Open(path, nil)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	if _, err = t.Record(context.Background(), event("member", "x")); err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	_, read := collect(t.Query(context.Background(), Query{}))
+	if err := t.Close(); err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	fmt.Println("recorded; query refused:", read != nil)
+	os.Exit(0)
 }
 
 // shareChild makes the test binary one of the workers.

@@ -139,8 +139,12 @@ func (t *Trail) takeIn(item spool.Item) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.journal.Sync(); err != nil {
-		return explainJournal(err)
+	// A queue may not have written it yet, and on a full disk it waits: the
+	// item does too, then.
+	ctx, cancel := context.WithTimeout(context.Background(), drainInterval)
+	defer cancel()
+	if err := t.journal.Flush(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errTakeIn, explainJournal(err))
 	}
 	if err := t.opts.fs.Remove(item.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", errTakeIn, err)

@@ -182,7 +182,7 @@ func open(path string, o Options) (*Trail, error) {
 	}
 	if err := t.openWriter(); err != nil {
 		t.release()
-		if !errors.Is(err, ErrLocked) {
+		if !errors.Is(err, ErrLocked) && !errors.Is(err, fs.ErrPermission) {
 			return nil, err
 		}
 		if err := t.openRemote(err); err != nil {
@@ -191,6 +191,10 @@ func open(path string, o Options) (*Trail, error) {
 	}
 	return t, nil
 }
+
+// onDisk tells a trail on the system's own file system from a test's, whose
+// paths mean nothing to others.
+func (t *Trail) onDisk() bool { return t.opts.fs == durable.OS || t.protected != nil }
 
 // holds tells whether this process is the trail's holder.
 func (t *Trail) holds() bool { return !t.opts.ReadOnly && t.remote.Load() == nil }
@@ -379,7 +383,7 @@ func (t *Trail) checkPin() error {
 
 // stateDir is where pins are; "" where none are kept.
 func (t *Trail) stateDir() string {
-	if t.opts.fs != durable.OS && t.protected == nil { // a test's: its paths mean nothing to others
+	if !t.onDisk() {
 		return ""
 	}
 	if t.opts.StateDir != "" {

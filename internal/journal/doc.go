@@ -34,8 +34,9 @@
 // Power fails while a batch is written: the file ends in any prefix of it, or,
 // unsynced blocks being written in any order, in garbage no longer than what
 // was unsynced. With a ring that can be acknowledged lines: they are written
-// from the ring first, before anything is judged. Recovery keeps the valid lines, writes them again (the page
-// cache is not trusted), sets the rest aside.
+// from the ring first, before anything is judged. Recovery keeps the valid
+// lines, writes them again (the page cache is not trusted), sets the rest
+// aside.
 //
 // Lock order: Journal.commit, then syncing, then mu. None is held while waiting
 // for a batch, and mu is never held while the disk works.

@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
 // makingDir is where the socket is made, private, before it gets its name.
@@ -37,7 +37,7 @@ func listen(dir, group string) (net.Listener, error) {
 	gid := -1
 	if group != "" {
 		var err error
-		if gid, err = groupID(group); err != nil {
+		if gid, err = durable.LookupGroup(group); err != nil {
 			return nil, err
 		}
 	}
@@ -86,17 +86,6 @@ func removeMaking(making string) error {
 		}
 	}
 	return nil
-}
-
-func groupID(group string) (int, error) {
-	if gid, err := strconv.ParseUint(group, 10, 31); err == nil {
-		return int(gid), nil
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(g.Gid)
 }
 
 // listenUnix binds through a short name where the path is too long for a

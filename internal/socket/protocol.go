@@ -154,10 +154,13 @@ type Peer struct {
 	PID int // 0 where the system does not tell
 }
 
+// Principal names the peer's user: "uid:1000".
+func (p Peer) Principal() string { return "uid:" + strconv.Itoa(p.UID) }
+
 // RecordedBy is the recorded_by member of what the peer hands over:
 // {"principal":"uid:1000","pid":4711,"via":"socket"}.
 func (p Peer) RecordedBy() []byte {
-	b := strconv.AppendInt([]byte(`{"principal":"uid:`), int64(p.UID), 10)
+	b := append([]byte(`{"principal":"`), p.Principal()...)
 	b = append(b, '"')
 	if p.PID != 0 {
 		b = append(b, `,"pid":`...)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 )
 
@@ -105,16 +106,17 @@ func (s *Server) entries(r *request) error {
 	}
 	count, cursor := 0, q.Cursor
 	for e, err := range s.holder.Query(r.Context(), r.conn.peer, q) {
-		if broken := errors.As(err, new(*entry.SyntaxError)); err != nil && !broken {
+		switch {
+		case err != nil && !goesOn(err):
 			if !started && len(out) == 0 {
 				return err
 			}
 			out = append(appendError(out, err), '\n')
 			send()
 			return nil
-		} else if broken { // no entry; others follow
+		case err != nil:
 			out = append(appendError(out, err), '\n')
-		} else {
+		default:
 			out = appendEntry(out, e)
 			count, cursor = count+1, e.Cursor()
 		}
@@ -129,6 +131,12 @@ func (s *Server) entries(r *request) error {
 	out = append(out, "\"}}\n"...)
 	send()
 	return nil
+}
+
+// goesOn tells an error after which a query gives what follows: a line that is
+// no entry, and entries that are missing.
+func goesOn(err error) bool {
+	return errors.As(err, new(*entry.SyntaxError)) || errors.As(err, new(*journal.GapError))
 }
 
 // appendEntry appends {"index":42,"digest":"<hex>","entry":{…}} and a newline.
