@@ -347,8 +347,9 @@ func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (
 	defer out.Close()
 	steps := &stepSyncer{file: out}
 	// Level 3 of zstd is SpeedDefault; one goroutine, since it works beside
-	// the writer.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
+	// the writer; no larger window than a frame can use, of which the encoder
+	// keeps two.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameBytes))
 	if err != nil {
 		return s, err
 	}
