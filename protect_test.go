@@ -374,7 +374,7 @@ func TestAppendOnlySegmentTakesTheRing(t *testing.T) {
 	if err := os.Mkdir(live, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	opts := Options{StateDir: state, AppendOnly: "all", ring: 1 << 20, ringAfter: 1, manual: true}
+	opts := Options{StateDir: state, AppendOnly: "all", ring: 1 << 20, ringAfter: 1, manual: true, NoSocket: true}
 	trail := must(Open(filepath.Join(live, "audit.jsonl"), &opts))
 	defer trail.Close()
 	must(trail.Record(ctx, event("a", "x")))
