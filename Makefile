@@ -83,12 +83,16 @@ vuln:
 race:
 	$(call each-module,$(GO) test -race -timeout 15m ./...)
 
-# Each fuzz test of the repository for $(FUZZTIME).
+# Each fuzz test of the repository for $(FUZZTIME). Go before 1.27 fails now and
+# then at the end of that time without having found anything (go.dev/issue/75804):
+# a test that says just that, and has written no input, is run once more.
 fuzz:
 	@for d in $(call dirs-with,^func Fuzz); do ( cd $$d; \
 		for f in $$($(GO) test -list '^Fuzz' . | { grep '^Fuzz' || true; }); do \
-			echo "--- $$d: $$f for $(FUZZTIME)"; \
-			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) .; \
+			once() { echo "--- $$d: $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . 2>&1 | tee "$$log"; }; \
+			log=$$(mktemp); \
+			once || { grep -q '^    context deadline exceeded$$' "$$log" && ! grep -q 'Failing input' "$$log" && once; }; \
+			rm "$$log"; \
 		done ); done
 
 # The crash tests with many rounds.
