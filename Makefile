@@ -91,7 +91,11 @@ fuzz:
 		for f in $$($(GO) test -list '^Fuzz' . | { grep '^Fuzz' || true; }); do \
 			once() { echo "--- $$d: $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . 2>&1 | tee "$$log"; }; \
 			log=$$(mktemp); \
-			once || { grep -q '^    context deadline exceeded$$' "$$log" && ! grep -q 'Failing input' "$$log" && once; }; \
+			if ! once; then \
+				grep -q '^    context deadline exceeded$$' "$$log" || exit 1; \
+				if grep -q 'Failing input' "$$log"; then exit 1; fi; \
+				once; \
+			fi; \
 			rm "$$log"; \
 		done ); done
 
