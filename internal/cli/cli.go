@@ -29,6 +29,18 @@ const (
 	programName = "kaizen-audit"
 )
 
+// exitWords are the exit codes as the manual says them.
+var exitWords = []struct {
+	code  int
+	words string
+}{
+	{exitDone, "done"},
+	{exitFailed, "verification failed: damage, or a proof that proves nothing"},
+	{exitUsage, "usage: the command line, a setting or the configuration file is wrong"},
+	{exitIO, "something can't be read or written"},
+	{exitPartly, "done in part; what was left out is named on standard error"},
+}
+
 // app is one run of the program.
 type app struct {
 	stdin          io.Reader
@@ -96,7 +108,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
 		a.importCommand(), a.tailCommand(), a.configCommand(), a.hookCommand(),
-		a.demoCommand(), a.versionCommand(),
+		a.demoCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }
