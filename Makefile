@@ -31,12 +31,22 @@ dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r 
 PYTHON      ?= python3
 VENV        := clients/python/.venv
 
-.PHONY: all build python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
+.PHONY: all build man release python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory clean
 
 all: build
 
 build:
 	$(GO) build -trimpath -o bin/kaizen-audit ./cmd/kaizen-audit
+
+# The manual pages, for installing from a checkout; a release has them.
+man: build
+	bin/kaizen-audit man bin/man/man1
+
+# Archives for each system, with SHA256SUMS, in dist/. VERSION says the version
+# where the source is no checkout with tags.
+release:
+	rm -rf dist
+	$(GO) run ./internal/release -out dist -version "$(VERSION)"
 
 # The Python client: built and installed with pip as a user does it, in a
 # folder of its own, and run against the binary. The frameworks that it adapts
@@ -116,4 +126,4 @@ bench-memory:
 	cd bench && $(GO) run ./memory $(ARGS)
 
 clean:
-	rm -rf bin bench/bench-*-[0-9]*
+	rm -rf bin dist bench/bench-*-[0-9]*
