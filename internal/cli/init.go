@@ -13,7 +13,7 @@ import (
 
 func (a *app) initCommand() *cobra.Command {
 	var opts audit.InitOptions
-	var origin string
+	var origin, user, dataDir string
 	format := newChoice("table", "json")
 	profile := newChoice("plain", "gdpr", "hipaa", "pci")
 	cmd := &cobra.Command{
@@ -26,10 +26,15 @@ change it: with it anybody can check the trail.
 --successor-of sets an old trail's files aside (X.<size>.jsonl, X.<size>.trail)
 and begins a new one whose entry 0 commits to the old one's origin, size and
 root. --forget-pin accepts that the path has another trail than was seen there
-before.`,
+before.
+
+--user makes a trail for a service, as root: the user makes its files in
+--data-dir, which is the user's alone, and the log's path is linked to them. It
+may be run again.`,
 		Example: `  kaizen-audit init
   kaizen-audit init --log audit.jsonl --origin audit.example.org/agents
-  kaizen-audit init --log audit.jsonl --successor-of audit.jsonl`,
+  kaizen-audit init --log audit.jsonl --successor-of audit.jsonl
+  kaizen-audit init --user kaizen-audit`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// What a signed note's key can't be named (sumdb/note).
@@ -42,7 +47,18 @@ before.`,
 			opts.Options = a.settings.options()
 			opts.Origin = origin
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
-			info, err := audit.Init(a.settings.log, &opts)
+			var info *audit.Info
+			var err error
+			switch {
+			case user != "":
+				info, err = a.initForUser(cmd.Context(), user, dataDir, &opts)
+			case cmd.Flags().Changed("user"):
+				return usagef("--user is empty")
+			case cmd.Flags().Changed("data-dir"):
+				return usagef("--data-dir goes with --user only")
+			default:
+				info, err = audit.Init(a.settings.log, &opts)
+			}
 			if err != nil {
 				return err
 			}
@@ -61,6 +77,8 @@ before.`,
 	f.StringVar(&origin, "origin", "", "the name under which the trail signs, such as audit.example.org/agents (default random)")
 	f.StringVar(&opts.SuccessorOf, "successor-of", "", "the log of a trail that this one follows")
 	f.BoolVar(&opts.ForgetPin, "forget-pin", false, "accept that the path has another trail than before")
+	f.StringVar(&user, "user", "", "make the trail for this user of the system, `NAME` or UID (root only)")
+	f.StringVar(&dataDir, "data-dir", defaultDataDir, "with --user: the `DIR` of the trail's files, to which the log's path is linked")
 	a.settings.addWriter(f)
 	complete(cmd, "profile", "plain") // no more than what works
 	addFormat(cmd, format)
