@@ -85,6 +85,10 @@ type Options struct {
 	// on the open segment too. Empty means off: with the flag on, its owner
 	// can't delete a trail either without chattr -a.
 	AppendOnly string
+	// AnyFileSystem makes a trail also on a file system whose locks do not keep
+	// another writer out, or whose renames are not whole (nfs, cifs, 9p, vfat and
+	// such): two machines that write it at once fork it. Entry 0 says so.
+	AnyFileSystem bool
 	// MustHold makes it ErrLocked to open a trail that another process holds,
 	// which otherwise is recorded through.
 	MustHold bool
@@ -115,6 +119,7 @@ type Options struct {
 	// Seams for tests.
 	fs        durable.FS
 	now       func() time.Time
+	fsKind    func(name string) (durable.FileSystem, error)
 	interval  time.Duration // between checkpoints
 	quiet     bool          // no start and stop entries
 	patience  time.Duration // for a holder that says it has a socket; 0 is holderWait
@@ -193,6 +198,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if out.fs == nil {
 		out.fs = durable.OS
+	}
+	if out.fsKind == nil {
+		out.fsKind = durable.FileSystemOf
 	}
 	if out.now == nil {
 		out.now = time.Now

@@ -336,6 +336,9 @@ func (t *Trail) protection(facts map[string]any) {
 	if p.gid >= 0 {
 		facts["group"] = map[string]any{"gid": p.gid, "name": durable.GroupName(p.gid)}
 	}
+	if s := t.unfit(); s != nil && t.opts.AnyFileSystem {
+		facts["file_system"] = s.Name
+	}
 	switch {
 	case p.flagged:
 		facts["append_only"] = appendOnlyAll

@@ -239,6 +239,9 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 			return nil
 		}
 	}
+	if errors.Is(err, errOthers) {
+		return err // nor could its owner read what root puts into the spool
+	}
 	item, encodeErr := spoolItem(o, t.clock.now())
 	if encodeErr != nil {
 		return encodeErr

@@ -101,8 +101,50 @@ func (t *Trail) prepareDir() error {
 		// A slip in the path must not make folders.
 		return advice.For(fmt.Errorf("the directory %s is missing", parent), "mkdir -p %s", advice.Quote(parent))
 	}
+	if err := t.mayLieHere(); err != nil {
+		return err
+	}
 	return durable.MkdirAll(fsys, t.dir, 0o700)
 }
+
+// mayLieHere refuses to make a trail where a lock does not keep others out
+// (docs/decisions/0010). What can't be told is not refused.
+func (t *Trail) mayLieHere() error {
+	if s := t.unfit(); s != nil && !t.opts.AnyFileSystem {
+		return advice.For(fmt.Errorf("no trail is made on a file system of type %s: %s", s.Name, s.Because()),
+			"choose a path on a disk of this machine; to make it there all the same: --any-file-system (Options.AnyFileSystem)")
+	}
+	return nil
+}
+
+// unfit is the file system below the trail if it is not fit for one.
+func (t *Trail) unfit() *durable.FileSystem {
+	if t.protected == nil { // a test's file system
+		return nil
+	}
+	s, err := t.opts.fsKind(filepath.Dir(t.dir))
+	if err != nil || s.Fitness() != durable.Unfit {
+		return nil
+	}
+	return &s
+}
+
+// mayHold keeps root from writing another user's trail: what root makes its
+// owner could not read, and a link in a directory of somebody else's leads root
+// anywhere.
+func (t *Trail) mayHold() error {
+	if t.protected == nil || os.Geteuid() != 0 {
+		return nil
+	}
+	owner, err := durable.OwnerOf(t.opts.fs, t.dir)
+	if err != nil || owner <= 0 {
+		return err
+	}
+	return advice.For(fmt.Errorf("%w %d: root does not write it", errOthers, owner), "run as that user: sudo -u '#%d', or let it hold the trail: kaizen-audit serve", owner)
+}
+
+// errOthers: only its owner holds a trail.
+var errOthers = errors.New("the trail belongs to user")
 
 func notATrail(path, dir string) error {
 	return advice.For(fmt.Errorf("%w: %s has lines and no trail beside it (%s)", ErrDamaged, path, dir),
@@ -138,6 +180,9 @@ func (t *Trail) mayCreate(logErr error) error {
 	}
 	if t.opts.MustExist {
 		return notFound(t.path)
+	}
+	if err := t.mayLieHere(); err != nil {
+		return err
 	}
 	// A path that had another trail is told before one is made there.
 	return t.checkNotPinned()
@@ -177,6 +222,9 @@ func (t *Trail) takeLock() (clean bool, err error) {
 			return false, err
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	if err := t.mayHold(); err != nil {
+		return false, err
 	}
 	if clean, err = t.wasClean(); err != nil {
 		return false, err

@@ -245,6 +245,9 @@ func (a *app) makeAs(ctx context.Context, who *account, log, dataDir string, opt
 			command = append(command, "--"+f.name+"="+f.value)
 		}
 	}
+	if opts.AnyFileSystem {
+		command = append(command, "--any-file-system")
+	}
 	for _, to := range opts.CheckpointTo {
 		command = append(command, "--checkpoint-to="+to)
 	}

@@ -32,6 +32,7 @@ type settings struct {
 	group        group
 	socketGroup  group
 	appendOnly   *choice
+	anyFS        bool
 }
 
 func newSettings() settings {
@@ -50,7 +51,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -70,6 +71,7 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.checkpointTo, "checkpoint-to", "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
 	f.Var(&s.group, "group", "a group that may read the lines, for a log shipper: NAME or GID (default nobody)")
 	f.Var(&s.socketGroup, "socket-group", "a group whose members may record through this process: NAME or GID (default nobody)")
+	f.BoolVar(&s.anyFS, "any-file-system", false, "make a trail also where a lock may not keep other machines out (nfs, cifs, 9p, vfat)")
 	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
 }
 
@@ -92,7 +94,7 @@ func (s *settings) options() audit.Options {
 	}
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
-		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly,
+		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
 	}
 }
 

@@ -33,6 +33,19 @@ func GroupName(gid int) string {
 	return s
 }
 
+// OwnerOf is the user that a file belongs to, -1 where the file system has
+// none.
+func OwnerOf(fsys FS, name string) (int, error) {
+	fi, err := fsys.Stat(name)
+	if err != nil {
+		return -1, err
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid), nil
+	}
+	return -1, nil
+}
+
 // GroupOf is the group that a file belongs to, -1 where the file system has
 // none.
 func GroupOf(fi fs.FileInfo) int {
