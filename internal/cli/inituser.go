@@ -176,7 +176,7 @@ func giveDir(dir string, who *account, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	switch owner := ownerOf(fi); {
+	switch owner := durable.UserOf(fi); {
 	case owner == int(who.uid):
 	case owner != 0:
 		return hinted{fmt.Errorf("%s belongs to user %d, not to %s", dir, owner, who.name), "name another folder by --data-dir"}
@@ -208,20 +208,13 @@ func checkParents(dir string) error {
 		if err != nil {
 			return err
 		}
-		if owner := ownerOf(fi); owner != 0 || fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
+		if owner := durable.UserOf(fi); owner != 0 || fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
 			return hinted{fmt.Errorf("%s: others than root may change %s (owner %d, mode %04o)", dir, parent, owner, fi.Mode().Perm()), "name another folder by --data-dir"}
 		}
 		if parent == filepath.Dir(parent) {
 			return nil
 		}
 	}
-}
-
-func ownerOf(fi fs.FileInfo) int {
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return int(st.Uid)
-	}
-	return -1
 }
 
 // makeAs makes the trail as the user, in a process of its own: root changes

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
 // asRoot runs the same program as asNobody does, as root, whose pins are in a
@@ -63,8 +65,8 @@ func TestInitForAServiceUser(t *testing.T) {
 		if d.IsDir() {
 			want = 0o700
 		}
-		if ownerOf(fi) != nobody || fi.Mode().Perm() != want {
-			t.Errorf("%s: user %d, mode %04o", name, ownerOf(fi), fi.Mode().Perm())
+		if durable.UserOf(fi) != nobody || fi.Mode().Perm() != want {
+			t.Errorf("%s: user %d, mode %04o", name, durable.UserOf(fi), fi.Mode().Perm())
 		}
 		return nil
 	})
@@ -175,7 +177,7 @@ func TestInitForAServiceUserRefuses(t *testing.T) {
 			t.Errorf("%v made a link", test.args)
 		}
 	}
-	if fi, err := os.Stat(in("full")); err != nil || ownerOf(fi) != 0 {
+	if fi, err := os.Stat(in("full")); err != nil || durable.UserOf(fi) != 0 {
 		t.Errorf("root's folder was given away: %v", err)
 	}
 	if code, _, errs := asUser("init", "--user", "nobody", "--log", "b.jsonl"); code != exitUsage || !strings.Contains(errs, "only root makes a trail for another") {

@@ -47,10 +47,11 @@ func (t *terminal) Write(p []byte) (int, error) {
 
 // Select graphic rendition (ECMA-48 §8.3.117).
 const (
-	bold  = "1"
-	faint = "2"
-	red   = "31"
-	green = "32"
+	bold   = "1"
+	faint  = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
 )
 
 // paint colours s where colour is wanted. s must be printable.

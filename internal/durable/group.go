@@ -40,10 +40,15 @@ func OwnerOf(fsys FS, name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	return UserOf(fi), nil
+}
+
+// UserOf is OwnerOf for what Stat gave.
+func UserOf(fi fs.FileInfo) int {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return int(st.Uid), nil
+		return int(st.Uid)
 	}
-	return -1, nil
+	return -1
 }
 
 // GroupOf is the group that a file belongs to, -1 where the file system has
