@@ -113,11 +113,13 @@ func build(out, system, version string) error {
 	if !ok {
 		return fmt.Errorf("%q is no system, such as linux/amd64", system)
 	}
-	ldflags := "-s -w -buildid="
+	// The checkout says the version, whatever GOFLAGS says of asking it.
+	ldflags, stamp := "-s -w -buildid=", "true"
 	if version != "" {
+		stamp = "false"
 		ldflags += " -X github.com/kaizen-audit/kaizen-audit/internal/cli.version=" + version
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags="+ldflags, "-o", out, "./cmd/kaizen-audit")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs="+stamp, "-ldflags="+ldflags, "-o", out, "./cmd/kaizen-audit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+goarch)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {

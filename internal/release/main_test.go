@@ -22,8 +22,6 @@ func inRepository(t *testing.T) {
 	t.Helper()
 	t.Chdir(filepath.Join("..", ".."))
 	t.Setenv("GOWORK", "off")
-	// Two builds must be alike whether or not the checkout changes meanwhile.
-	t.Setenv("GOFLAGS", "-buildvcs=false")
 }
 
 // TestReleaseIsStaticAndRuns: the archive has what the documents say, its
@@ -99,7 +97,7 @@ func TestOtherSystemsAreBuilt(t *testing.T) {
 			continue
 		}
 		out := filepath.Join(t.TempDir(), "kaizen-audit")
-		if err := build(out, system, ""); err != nil {
+		if err := build(out, system, "v1.2.3-test"); err != nil {
 			t.Error(err)
 		} else if fi, err := os.Stat(out); err != nil || fi.Size() < 1<<20 {
 			t.Errorf("%s: no program: %v", system, err)
