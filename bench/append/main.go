@@ -103,6 +103,7 @@ var targets = []struct {
 type results struct {
 	Machine measure.Machine `json:"machine"`
 	Seconds float64         `json:"seconds"`
+	NewFile float64         `json:"new_file_cpu_us"`
 	Rows    []measure.Row   `json:"rows"`
 }
 
@@ -113,7 +114,11 @@ func run(out io.Writer, dir, jsonFile string, quick bool) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	res := results{Machine: measure.ThisMachine()}
+	newFile, err := measure.NewFile(dir)
+	if err != nil {
+		return err
+	}
+	res := results{Machine: measure.ThisMachine(), NewFile: float64(newFile.Microseconds())}
 	for _, c := range comparisons() {
 		if quick {
 			c.Rounds, c.MaxEntries, c.WarmUp = 1, 128, 1
@@ -130,6 +135,7 @@ func run(out io.Writer, dir, jsonFile string, quick bool) error {
 	}
 	fmt.Fprintf(out, "\n%s; %.0f s. Ratios are medians over rounds in turn, beside the lowest and highest.\n"+
 		"Bytes, allocations and CPU are per entry; CPU is that of the whole process.\n", res.Machine, res.Seconds)
+	fmt.Fprint(out, measure.NewFileText(newFile))
 	for _, r := range res.Rows {
 		for _, t := range targets {
 			if r.Comparison == t.comparison && r.Name == "kaizen-audit" {
