@@ -212,8 +212,8 @@ func (t *Trail) sealAgain(ctx context.Context, c tree.Checkpoint, r *replayed) e
 func (t *Trail) compress(s journal.Segment) (*journal.Segment, error) {
 	t.sealing.compress.Lock()
 	defer t.sealing.compress.Unlock()
-	sealed, err := t.journal.Compress(s, func() journal.Inspector {
-		return &inspector{store: tree.NewStore(t.opts.fs, t.dir), builder: tree.NewBuilder().RootOnly(), end: s.First + s.Count}
+	sealed, err := t.journal.Compress(s, &inspector{
+		store: tree.NewStore(t.opts.fs, t.dir), builder: tree.NewBuilder().RootOnly(), end: s.First + s.Count,
 	})
 	if err == nil {
 		t.protectSealed(sealed.File)
@@ -272,8 +272,8 @@ func (b *boundsOf) add(line []byte) {
 	if b.missing {
 		return
 	}
-	e, err := entry.Parse(line)
-	if err != nil || e.Timestamp.IsZero() || e.RecordedAt.IsZero() {
+	timestamp, recordedAt, err := entry.Times(line)
+	if err != nil || timestamp.IsZero() || recordedAt.IsZero() {
 		b.missing = true
 		return
 	}
@@ -285,8 +285,8 @@ func (b *boundsOf) add(line []byte) {
 			*high = &t
 		}
 	}
-	grow(&b.b.MinTimestamp, &b.b.MaxTimestamp, e.Timestamp)
-	grow(&b.b.MinRecordedAt, &b.b.MaxRecordedAt, e.RecordedAt)
+	grow(&b.b.MinTimestamp, &b.b.MaxTimestamp, timestamp)
+	grow(&b.b.MinRecordedAt, &b.b.MaxRecordedAt, recordedAt)
 }
 
 func (b *boundsOf) bounds() journal.Bounds {

@@ -432,6 +432,10 @@ func FuzzParse(f *testing.F) {
 		if (err == nil) != (json.Valid(data) && bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))) && utf8.Valid(data) && len(data) < 5000 {
 			t.Fatalf("%q: %v", data, err)
 		}
+		timestamp, recordedAt, timesErr := Times(data)
+		if (err == nil) != (timesErr == nil) || err == nil && (!timestamp.Equal(e.Timestamp) || !recordedAt.Equal(e.RecordedAt)) {
+			t.Fatalf("%q: Parse gives %v and %v, Times %v and %v, %v", data, e.Timestamp, e.RecordedAt, timestamp, recordedAt, timesErr)
+		}
 		for range e.Metadata.All() {
 		}
 		_ = e.Metadata.Text("user_id")
@@ -475,6 +479,20 @@ func BenchmarkAppendLine(b *testing.B) {
 }
 
 func BenchmarkParse(b *testing.B) {
+	benchmarkLine(b, func(line []byte) error {
+		_, err := Parse(line)
+		return err
+	})
+}
+
+func BenchmarkTimes(b *testing.B) {
+	benchmarkLine(b, func(line []byte) error {
+		_, _, err := Times(line)
+		return err
+	})
+}
+
+func benchmarkLine(b *testing.B, do func(line []byte) error) {
 	ev := minimal()
 	ev.Inputs = Raw([]byte(`{"reservation_id":"ZFA04Y"}`))
 	line, err := AppendLine(nil, &ev, &testStamp)
@@ -484,7 +502,7 @@ func BenchmarkParse(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(line)))
 	for b.Loop() {
-		if _, err := Parse(line); err != nil {
+		if err := do(line); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,10 +2,12 @@ package journal
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -214,8 +216,7 @@ const (
 	syncStep = 1 << 20
 )
 
-// Inspector looks at the lines of a segment while it is compressed and again
-// while the result is read back.
+// Inspector looks at the lines of a segment while it is compressed.
 type Inspector interface {
 	// Line is given every line, in order.
 	Line(index int64, line []byte) error
@@ -225,28 +226,28 @@ type Inspector interface {
 }
 
 // Compress makes the sealed file of a cut-off segment, reads it back, lists it
-// in the manifest and removes the plain file (invariant 6). inspect makes a
-// fresh Inspector; both passes must agree. A segment that is compressed and
-// was not listed is inspected once, and listed.
-func (j *Journal) Compress(s Segment, inspect func() Inspector) (Segment, error) {
-	sealed, err := j.compress(s, inspect)
+// in the manifest and removes the plain file (invariant 6). look is given the
+// lines on the way; what is read back must be the plain file's bytes. A segment
+// that is compressed and was not listed is inspected, and listed.
+func (j *Journal) Compress(s Segment, look Inspector) (Segment, error) {
+	sealed, err := j.compress(s, look)
 	if err != nil {
 		return s, fmt.Errorf("seal segment %d: %w", s.First, err)
 	}
 	return sealed, nil
 }
 
-func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error) {
+func (j *Journal) compress(s Segment, look Inspector) (Segment, error) {
 	fsys := j.opts.FS
 	dir := filepath.Join(j.opts.Dir, segmentsDir)
 	plain := filepath.Join(dir, segmentName(s.First)+plainSuffix)
 	target := filepath.Join(dir, segmentName(s.First)+sealedSuffix)
 	tmp := target + tempSuffix
 	if s.File == filepath.Base(target) {
-		return j.relist(s, inspect())
+		return j.relist(s, look)
 	}
 
-	first, err := j.writeSealed(plain, tmp, s, inspect())
+	first, err := j.writeSealed(plain, tmp, s, look)
 	if err != nil {
 		return s, errors.Join(err, fsys.Remove(tmp))
 	}
@@ -262,24 +263,44 @@ func (j *Journal) compress(s Segment, inspect func() Inspector) (Segment, error)
 		}
 	}
 	// Crash until here: the plain file counts, this is done again.
-	again := inspect()
-	next, bytes, err := eachLineOf(fsys, j.opts.Dir, Segment{First: s.First, File: filepath.Base(target)},
-		func(index, _ int64, line []byte) error { return again.Line(index, line) })
-	if err != nil {
+	if err := j.readBack(plain, first); err != nil {
 		return s, fmt.Errorf("read back: %w", err)
-	}
-	root, _, err := again.Done()
-	if err != nil {
-		return s, fmt.Errorf("read back: %w", err)
-	}
-	if root != first.Root || next-s.First != first.Count || bytes != first.Bytes {
-		return s, errors.New("read back: the compressed file does not hold the same lines")
 	}
 	if err := j.list(first); err != nil {
 		return s, err
 	}
 	// Crash from here on: the manifest says that the sealed file counts.
 	return first, errors.Join(fsys.Remove(plain), fsys.SyncDir(dir))
+}
+
+// readBack compares a compressed segment's lines with the plain file that they
+// were made of, and that was inspected.
+func (j *Journal) readBack(plain string, sealed Segment) error {
+	src, err := j.opts.FS.OpenFile(plain, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	in := bufio.NewReaderSize(src, 1<<20)
+	var want []byte
+	errDiffers := errors.New("the compressed file does not hold the same lines")
+	next, bytesRead, err := eachLineOf(j.opts.FS, j.opts.Dir, Segment{First: sealed.First, File: sealed.File}, func(_, _ int64, line []byte) error {
+		want = slices.Grow(want[:0], len(line)+1)[:len(line)+1]
+		if _, err := io.ReadFull(in, want); err != nil {
+			return errors.Join(errDiffers, err)
+		}
+		if want[len(line)] != '\n' || !bytes.Equal(want[:len(line)], line) {
+			return errDiffers
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if next-sealed.First != sealed.Count || bytesRead != sealed.Bytes {
+		return errDiffers
+	}
+	return nil
 }
 
 // relist lists a compressed segment whose place in the manifest was lost.
