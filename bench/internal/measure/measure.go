@@ -19,9 +19,10 @@ import (
 	"time"
 )
 
-// Recorder records events. Record(n) records event n of the workload and
-// returns when it is recorded as the comparison asks; it is called by several
-// goroutines at once if the comparison has several writers.
+// Recorder records events. Record(n) records event n of the workload, or batch
+// n, and returns when it is recorded as the comparison asks. It is called by
+// several goroutines at once if the comparison has several writers: each has
+// the numbers that leave the same remainder by that of the writers.
 type Recorder interface {
 	Record(n int) error
 	Close() error
@@ -38,6 +39,7 @@ type Contestant struct {
 type Comparison struct {
 	Name        string
 	Writers     int // goroutines that record at the same time
+	Batch       int // entries of one Record; 0 means 1
 	Contestants []Contestant
 	// Baseline names the contestant that the ratios are to.
 	Baseline string
@@ -67,8 +69,8 @@ type Row struct {
 	// Bytes are those that lie on disk after Close, all files together.
 	Bytes  float64 `json:"bytes_per_entry"`
 	Allocs float64 `json:"allocs_per_entry"`
-	// CPU is the time of all threads of the process, user and system, up to
-	// the end of Close: work put off counts.
+	// CPU is the time of all threads, user and system, up to the end of Close:
+	// work put off counts, and so do processes that the recorder started.
 	CPU      float64 `json:"cpu_us_per_entry"`
 	Baseline string  `json:"baseline"`
 	RatioOf  string  `json:"ratio_of"` // "rate" or "p95"
@@ -255,8 +257,8 @@ func (c Comparison) row(name string, own, base []slice) Row {
 	}
 	slices.Sort(all)
 	slices.Sort(ratios)
-	n := float64(len(all))
-	row.Entries = len(all)
+	row.Entries = len(all) * max(1, c.Batch)
+	n := float64(row.Entries)
 	row.P50, row.P95, row.P99 = percentile(all, 50), percentile(all, 95), percentile(all, 99)
 	row.Rate = n / elapsed.Seconds()
 	row.Bytes = bytes / n
@@ -285,13 +287,17 @@ func median(sorted []float64) float64 {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// cpuTime is user and system time of the process so far.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // cannot fail with these arguments
+// cpuTime is user and system time of the process so far, and of those that it
+// started and that have ended.
+func cpuTime() (total time.Duration) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err != nil {
+			panic(err) // cannot fail with these arguments
+		}
+		total += time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return total
 }
 
 // size is that of all files below dir in bytes.

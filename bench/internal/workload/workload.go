@@ -101,6 +101,9 @@ func New(seed uint64) *Pool {
 // Event gives event n, n ≥ 0. It must not be changed.
 func (p *Pool) Event(n int) *Event { return &p.events[n%poolSize] }
 
+// Len is how many events differ.
+func (p *Pool) Len() int { return len(p.events) }
+
 // Line gives event n as a ready-made line with its newline. It must not be
 // changed.
 func (p *Pool) Line(n int) []byte { return p.lines[n%poolSize] }
