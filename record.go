@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 )
 
@@ -244,7 +245,7 @@ func copyEvent(ev *Event) (Event, error) {
 // and tells fail of those that were not recorded. Where events have keys ctx must
 // have no end: a retry must find what became of them.
 func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
-	keys := t.takeKeys(events)
+	keys, twice := t.takeKeys(events)
 	defer t.keyed.release(keys)
 	s := scratches.Get().(*scratch)
 	defer s.release()
@@ -259,7 +260,7 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 			err := err
 			if err == nil {
 				receipts[i].Index = first + int64(k)
-				if key := events[i].IdempotencyKey; key != "" {
+				if key := keyOf(keys, i); key != noKey {
 					err = t.idem.Add(key, receipts[i].Index, t.clock.now())
 				}
 			}
@@ -270,10 +271,13 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 		}
 		waiting, s.buf, s.digests = waiting[:0], s.buf[:0], s.digests[:0]
 	}
-	var seen map[string]bool // keys of events that wait
+	var seen map[idempotency.Hash]bool // keys of events that wait
+	if twice {
+		seen = make(map[idempotency.Hash]bool, len(events))
+	}
 	for i := range events {
 		ev := &events[i]
-		if key := ev.IdempotencyKey; key != "" && len(key) <= entry.MaxIdempotencyKey {
+		if key := keyOf(keys, i); key != noKey && len(ev.IdempotencyKey) <= entry.MaxIdempotencyKey {
 			if seen[key] {
 				flush() // the first of them has to be there
 			}
@@ -289,10 +293,7 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 				}
 				continue
 			}
-			if seen == nil && len(events) > 1 {
-				seen = make(map[string]bool, len(events))
-			}
-			if seen != nil {
+			if twice {
 				seen[key] = true
 			}
 		}
@@ -317,45 +318,60 @@ const batchBytes = 2 << 20
 // with one key are not recorded at once.
 type keysInUse struct {
 	mu    sync.Mutex
-	inUse map[string]struct{}
+	inUse map[idempotency.Hash]struct{}
 	freed sync.Cond
 }
 
-// takeKeys waits until nobody else records an event with one of the keys.
-func (t *Trail) takeKeys(events []Event) []string {
-	var keys []string
+// noKey is in the place of the key of an event that has none.
+var noKey idempotency.Hash
+
+// keyOf is the key of the i-th event; keys is nil where none has one.
+func keyOf(keys []idempotency.Hash, i int) idempotency.Hash {
+	if keys == nil {
+		return noKey
+	}
+	return keys[i]
+}
+
+// takeKeys waits until nobody else records an event with one of the keys, and
+// tells whether one of them is there twice.
+func (t *Trail) takeKeys(events []Event) (keys []idempotency.Hash, twice bool) {
 	for i := range events {
 		if key := events[i].IdempotencyKey; key != "" {
-			keys = append(keys, key)
+			if keys == nil {
+				keys = make([]idempotency.Hash, len(events))
+			}
+			keys[i] = t.idem.Hash(key)
 		}
 	}
-	if len(keys) > 1 {
-		slices.Sort(keys)
-		keys = slices.Compact(keys)
+	if keys != nil {
+		twice = t.keyed.take(keys)
 	}
-	if len(keys) > 0 {
-		t.keyed.take(keys)
-	}
-	return keys
+	return keys, twice
 }
 
 // take takes all keys at once or waits: who waits holds none.
-func (k *keysInUse) take(keys []string) {
+func (k *keysInUse) take(keys []idempotency.Hash) (twice bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.inUse == nil {
-		k.inUse = map[string]struct{}{}
+		k.inUse = map[idempotency.Hash]struct{}{}
 		k.freed.L = &k.mu
 	}
-	for slices.ContainsFunc(keys, func(key string) bool { _, ok := k.inUse[key]; return ok }) {
+	for slices.ContainsFunc(keys, func(key idempotency.Hash) bool { _, ok := k.inUse[key]; return ok }) {
 		k.freed.Wait()
 	}
+	before, count := len(k.inUse), 0
 	for _, key := range keys {
-		k.inUse[key] = struct{}{}
+		if key != noKey {
+			k.inUse[key] = struct{}{}
+			count++
+		}
 	}
+	return len(k.inUse)-before < count
 }
 
-func (k *keysInUse) release(keys []string) {
+func (k *keysInUse) release(keys []idempotency.Hash) {
 	if len(keys) == 0 {
 		return
 	}

@@ -612,7 +612,7 @@ func (t *Trail) loadKeysSeen() error {
 			if err != nil || e.IdempotencyKey == "" || e.RecordedAt.Before(since) {
 				return nil
 			}
-			return t.idem.Add(e.IdempotencyKey, index, e.RecordedAt)
+			return t.idem.Add(t.idem.Hash(e.IdempotencyKey), index, e.RecordedAt)
 		})
 		if err != nil {
 			return explainSegment(err)

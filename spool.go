@@ -202,12 +202,12 @@ func (t *Trail) takeInLost(id string, count int64) error {
 // recordOwnOnce records one of the trail's own entries unless its key is
 // known.
 func (t *Trail) recordOwnOnce(o ownEntry) error {
-	if _, known, err := t.idem.Lookup(o.key); err != nil || known {
+	if _, known, err := t.idem.Lookup(t.idem.Hash(o.key)); err != nil || known {
 		return err
 	}
 	r, err := t.recordOwnReceipt(context.Background(), o)
 	if err != nil {
 		return err
 	}
-	return t.idem.Add(o.key, r.Index, t.clock.now())
+	return t.idem.Add(t.idem.Hash(o.key), r.Index, t.clock.now())
 }

@@ -21,7 +21,7 @@ func newFilter(records []byte) filter {
 	n := len(records) / recordSize
 	f := make(filter, (n*filterBits+63)/64+1)
 	for ; len(records) > 0; records = records[recordSize:] {
-		f.each(mac(records[:len(mac{})]), func(word *uint64, bit uint64) bool {
+		f.each(Hash(records[:len(Hash{})]), func(word *uint64, bit uint64) bool {
 			*word |= bit
 			return true
 		})
@@ -31,7 +31,7 @@ func newFilter(records []byte) filter {
 
 // each gives the bits of a hash until more says false. The hash is even
 // already: its halves are the two of double hashing.
-func (f filter) each(m mac, more func(word *uint64, bit uint64) bool) {
+func (f filter) each(m Hash, more func(word *uint64, bit uint64) bool) {
 	a, b := binary.BigEndian.Uint64(m[:]), binary.BigEndian.Uint64(m[8:])|1
 	bits := uint64(len(f)) * 64
 	for range filterProbes {
@@ -45,7 +45,7 @@ func (f filter) each(m mac, more func(word *uint64, bit uint64) bool) {
 
 // mayHave tells whether a hash may be among the records; without a filter it
 // always may.
-func (f filter) mayHave(m mac) bool {
+func (f filter) mayHave(m Hash) bool {
 	if f == nil {
 		return true
 	}

@@ -25,14 +25,14 @@ func TestIndexAgainstMap(t *testing.T) {
 		t.Helper()
 		for range 2000 {
 			i := rand.Int64N(upTo + 100)
-			index, ok, err := x.Lookup(name(i))
+			index, ok, err := x.Lookup(x.Hash(name(i)))
 			if err != nil || ok != (i < upTo) || ok && index != i {
 				t.Fatalf("%s: key %d: %d, %v, %v", when, i, index, ok, err)
 			}
 		}
 	}
 	for i := range int64(keys) {
-		if err := x.Add(name(i), i, at.Add(time.Duration(i)*time.Millisecond)); err != nil {
+		if err := x.Add(x.Hash(name(i)), i, at.Add(time.Duration(i)*time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		if len(x.recent) > 2*inMemory {
@@ -57,20 +57,20 @@ func TestIndexAgainstMap(t *testing.T) {
 	}
 	check("after a crash", keys)
 	// Runs that are older than the window go.
-	if err := x.Add("new", keys, at.Add(2*Window)); err != nil {
+	if err := x.Add(x.Hash("new"), keys, at.Add(2*Window)); err != nil {
 		t.Fatal(err)
 	}
 	if err := x.Flush(keys + inMemory); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := x.Lookup(name(0)); ok || err != nil {
+	if _, ok, err := x.Lookup(x.Hash(name(0))); ok || err != nil {
 		t.Errorf("a key of two weeks ago: %v, %v", ok, err)
 	}
 }
 
 func FuzzParseRun(f *testing.F) {
 	x := &Index{fs: durabletest.NewMem(), dir: "/r"}
-	r, err := x.writeRun(0, 5, time.UnixMilli(7), make([]byte, 2*recordSize))
+	r, err := x.writeRun(0, 5, time.UnixMilli(7), make([]record, 2))
 	if err != nil {
 		f.Fatal(err)
 	}
