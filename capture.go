@@ -59,6 +59,95 @@ func Capture(ctx context.Context, path string, opts *Options, ev Event) error {
 	return nil
 }
 
+// Capture records one event of automatic capture: it fails open. As the function
+// Capture it keeps the fact where a value can't be kept, and where the trail
+// can't take the event (it is full, stopped, closed, or held by a process that
+// does not answer) it writes it to the spool, for the trail's next holder. The
+// receipt is zero then. ErrRefused is for an event without a usable event_type,
+// agent_id or action; any other error means that the event is lost, and
+// ErrLossCounted that the trail will tell of it.
+//
+// It waits as long as the trail and the disk do: whoever can't calls it from
+// another goroutine, and gives it an event that does not change meanwhile. What a
+// spool holds is recorded once; after a failed write (ErrStopped) the line that
+// was not acknowledged may be there too.
+func (t *Trail) Capture(ctx context.Context, ev Event) (Receipt, error) {
+	if t.remote.Load() != nil {
+		// The holder may die between taking it and saying so: the key is the same
+		// in the spool then, and so is the time.
+		if ev.Timestamp.IsZero() {
+			ev.Timestamp = t.clock.now()
+		}
+		if ev.TraceID == "" {
+			ev.TraceID = entry.NewTraceID()
+		}
+		if ev.IdempotencyKey == "" {
+			ev.IdempotencyKey = "capture:" + spool.NewID(ev.Timestamp)
+		}
+	}
+	r, err := t.RecordFact(ctx, ev)
+	if err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) || errors.Is(err, ErrReadOnly) {
+		return r, err
+	}
+	c := t.capture()
+	if err := c.prepare(&ev); err != nil {
+		return Receipt{}, fmt.Errorf("capture: %w: %w", ErrRefused, err)
+	}
+	if err := c.put(ev, err); err != nil {
+		return Receipt{}, fmt.Errorf("capture: %w", err)
+	}
+	return Receipt{}, nil
+}
+
+// RecordFact is Record, except that a value which can't be kept does not keep the
+// event from being recorded: it is replaced, as in Capture. Errors are Record's;
+// ErrRefused is for an event without a usable event_type, agent_id or action.
+func (t *Trail) RecordFact(ctx context.Context, ev Event) (Receipt, error) {
+	r, err := t.Record(ctx, ev)
+	if !errors.Is(err, ErrRefused) {
+		return r, err
+	}
+	now := t.clock.now()
+	if err := entry.KeepFact(&ev, &entry.Stamp{
+		EventID: spool.NewID(now), RecordedAt: now, RecordedBy: []byte(longestRecordedBy), TraceID: t.id.Origin, MaxLine: t.opts.MaxLine,
+	}, t.mac()); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return t.Record(ctx, ev)
+}
+
+// Omit leaves members of an event out, which are among inputs, outputs, metadata,
+// resource and authority: {"omitted":reason,"bytes":n,"mac":"<hex>"} stands in
+// their place, and policy.omitted names them. n is the length of the value's JSON
+// text; mac is over it, with the trail's key, and missing where this user can't
+// read that. An absent member stays absent.
+//
+// The holder's socket has no word for what was left out: an entry that came
+// through it has the value's replacement, and nothing in policy.
+func (t *Trail) Omit(ev *Event, reason string, members ...string) {
+	ev.Omit(reason, t.mac(), members...)
+}
+
+// StateDir is where what concerns this machine's user and no other is kept
+// (Options.StateDir); "" where there is no such place.
+func (t *Trail) StateDir() string { return t.stateDir() }
+
+// capture is what this trail's events are spooled with.
+func (t *Trail) capture() *capture {
+	return &capture{path: t.path, log: t.path, dir: t.dir, opts: t.opts, left: make(chan struct{})}
+}
+
+func (t *Trail) mac() func([]byte) []byte {
+	if known := t.macKey.Load(); known != nil {
+		return *known
+	}
+	mac := macWith(t.dir)
+	if mac != nil {
+		t.macKey.Store(&mac)
+	}
+	return mac
+}
+
 // capture is one call of Capture.
 type capture struct {
 	path     string // as given
@@ -194,7 +283,7 @@ func (c *capture) put(ev Event, why error) error {
 	}
 	for _, dir := range dirs {
 		if err := spool.Lose(durable.OS, dir); err == nil {
-			return fmt.Errorf("an event is lost, and counted: %w", errors.Join(errs...))
+			return fmt.Errorf("%w: %w", ErrLossCounted, errors.Join(errs...))
 		}
 	}
 	return fmt.Errorf("an event is lost: %w", errors.Join(errs...))
@@ -236,8 +325,10 @@ const longestRecordedBy = `{"principal":"uid:4294967295","pid":92233720368547758
 
 // mac tells whoever has the trail's key whether a value that was left out was a
 // certain one, and nobody else. Without the key at hand there is none.
-func (c *capture) mac() func([]byte) []byte {
-	key, err := durable.ReadFile(durable.OS, filepath.Join(c.dir, "keys", "mac.key"), macKeyBytes)
+func (c *capture) mac() func([]byte) []byte { return macWith(c.dir) }
+
+func macWith(dir string) func([]byte) []byte {
+	key, err := durable.ReadFile(durable.OS, filepath.Join(dir, "keys", "mac.key"), macKeyBytes)
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}

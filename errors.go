@@ -40,6 +40,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrPinned: the path's trail is not the one that was seen before.
 	ErrPinned = errors.New("another trail was pinned for this path")
+	// ErrLossCounted: a captured event is neither in the trail nor in its spool.
+	// The spool counts it, and the trail's next holder tells: AUDIT_LOSS.
+	ErrLossCounted = errors.New("an event is lost, and counted")
 	// ErrNotSent: the last checkpoint did not arrive at a place of
 	// Options.CheckpointTo. Everything is recorded and signed all the same.
 	ErrNotSent = errors.New("a checkpoint was not sent")

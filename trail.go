@@ -35,7 +35,8 @@ type Trail struct {
 	pin      string // what happened to the pin, for Info
 	warnings warnings
 
-	protected *protected // nil for a reader, and on a test's file system
+	macKey    atomic.Pointer[func([]byte) []byte] // of what is left out of entries, once it was needed
+	protected *protected                          // nil for a reader, and on a test's file system
 
 	// A writer has these; a reader has none.
 	lock     durable.File

@@ -51,14 +51,30 @@ func KeepFact(ev *Event, st *Stamp, mac func(value []byte) []byte) error {
 		if o == nil || slices.Contains(ev.omitted, member) {
 			return err
 		}
-		value := o.text()
-		note := map[string]any{"omitted": reason, "bytes": len(value)}
-		if mac != nil {
-			note["mac"] = hex.EncodeToString(mac(value))
-		}
-		*o = Of(note)
+		omit(o, reason, mac)
 		ev.NoteOmitted(member)
 	}
+}
+
+// Omit replaces members of an event, which are among inputs, outputs, metadata,
+// resource and authority, as KeepFact does, for reason. One that is absent, or
+// was replaced before, stays as it is.
+func (ev *Event) Omit(reason string, mac func(value []byte) []byte, members ...string) {
+	for _, m := range members {
+		if o := ev.object(m); o != nil && !o.IsZero() && !slices.Contains(ev.omitted, m) {
+			omit(o, reason, mac)
+			ev.NoteOmitted(m)
+		}
+	}
+}
+
+func omit(o *Object, reason string, mac func(value []byte) []byte) {
+	value := o.text()
+	note := map[string]any{"omitted": reason, "bytes": len(value)}
+	if mac != nil {
+		note["mac"] = hex.EncodeToString(mac(value))
+	}
+	*o = Of(note)
 }
 
 // errorOmitted stands for an error whose text is too long, and is the reason

@@ -1,0 +1,50 @@
+package hook
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	audit "github.com/kaizen-audit/kaizen-audit"
+)
+
+// BenchmarkToolCall is one tool call with the hook, in written mode, beside the
+// same call without. The bar: 15 µs at p95 more, and at most 10 allocations.
+func BenchmarkToolCall(b *testing.B) {
+	args := []byte(`{"reservation_id":"ZFA04Y"}`)
+	result := []byte(`{"status":"ok","cabin":"economy","passengers":2}`)
+	run := func(b *testing.B, m *Manager) {
+		ctx := WithMetadata(context.Background(), map[string]any{"user_id": "user123", "session_id": "session456", "ip_address": "192.0.2.1"})
+		loop, err := m.Trigger(ctx, PreAgentLoop, Data{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		took := make([]time.Duration, 0, 1<<20)
+		b.ReportAllocs()
+		for b.Loop() {
+			start := time.Now()
+			ctx, err := m.Trigger(loop, PreToolUse, Data{Name: "get_reservation_details", Inputs: audit.Raw(args)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err = m.Trigger(ctx, PostToolUse, Data{Outputs: audit.Raw(result)}); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(start))
+		}
+		b.StopTimer()
+		slices.Sort(took)
+		for _, p := range []struct {
+			name string
+			at   float64
+		}{{"p50-µs", 0.5}, {"p95-µs", 0.95}, {"p99-µs", 0.99}} {
+			b.ReportMetric(float64(took[int(float64(len(took)-1)*p.at)].Nanoseconds())/1e3, p.name)
+		}
+	}
+	b.Run("without", func(b *testing.B) { run(b, nil) })
+	b.Run("written", func(b *testing.B) {
+		m, _ := recorder(b, openTrail(b, audit.Written), nil)
+		run(b, m)
+	})
+}
