@@ -200,6 +200,10 @@ func (t *Trail) onDisk() bool { return t.opts.fs == durable.OS || t.protected !=
 // holds tells whether this process is the trail's holder.
 func (t *Trail) holds() bool { return !t.opts.ReadOnly && t.remote.Load() == nil }
 
+// WritesAtOnce tells whether Record is no more than a write to a file or a queue
+// of this process: it holds the trail, and its durability is not Durable.
+func (t *Trail) WritesAtOnce() bool { return t.opts.Durability != Durable && t.holds() }
+
 // explainOpen adds what to do where a path can't be written.
 func explainOpen(err error, path string) error {
 	if _, known := advice.Split(err); known != "" || !errors.Is(err, fs.ErrPermission) {

@@ -43,9 +43,13 @@ type AuditOptions struct {
 	// has, an action is only begun once an entry before it was acknowledged.
 	// Otherwise what the trail can't take goes to its spool, and the agent goes on.
 	FailClosed bool
-	// Timeout is how long an action waits for its entry; 0 means 400 ms. Then the
-	// agent goes on, or with FailClosed the action fails; the entry is written
-	// nevertheless as soon as the trail takes it.
+	// Timeout is how long an action waits for its entry. Then the agent goes on, or
+	// with FailClosed the action fails; the entry is written nevertheless as soon as
+	// the trail takes it. 0 means 400 ms, and that what is a mere write to a file is
+	// written by the agent's own goroutine (a note, and where this process holds the
+	// trail in mode written or queued an entry): handing it over takes longer than
+	// the write. Of a disk that stops answering those notice that are just writing,
+	// and wait for it; nobody else does.
 	Timeout time.Duration
 	// Warn is told of everything that was not recorded at once, without a value of
 	// it. It may be called from any goroutine; nil means that Stats alone tells.
@@ -99,6 +103,10 @@ type AuditTrailHook struct {
 	mu    sync.Mutex
 	open  map[string]noted // by span
 
+	direct   bool         // no timeout was asked for
+	writing  atomic.Int64 // agents that write by themselves
+	answered atomic.Int64 // when the disk last answered one of them, in Unix nanoseconds
+
 	idle   chan *writer
 	behind atomic.Int64 // writers that were left behind
 	busy   atomic.Int64 // writers and comparisons that run
@@ -112,8 +120,8 @@ type AuditTrailHook struct {
 
 // noted is an action that has begun.
 type noted struct {
-	c           *Context
-	slot, bytes int // slot is 0 where it stands in no file
+	c    *Context
+	slot slot // zero where it stands in no file
 }
 
 // NewAuditTrailHook makes a hook for a trail, which stays the caller's to close,
@@ -174,7 +182,7 @@ func (h *AuditTrailHook) check() error {
 	case h.opts.Timeout < 0:
 		return fmt.Errorf("option Timeout: %s is negative", h.opts.Timeout)
 	}
-	if h.opts.Timeout == 0 {
+	if h.direct = h.opts.Timeout == 0; h.direct {
 		h.opts.Timeout = auditTimeout
 	}
 	for _, f := range []struct {
@@ -229,8 +237,11 @@ func (h *AuditTrailHook) Handle(_ context.Context, c *Context) error {
 	case c.Event.begins() && kind == AgentLoop:
 		return h.loopBegins(c)
 	case c.Event.begins():
-		before := h.opts.Before || h.opts.FailClosed && h.failed.Load()
-		return h.write(writing{c: c, begins: true, enter: before, ev: h.beginning(c)})
+		w := writing{c: c, begins: true}
+		if w.enter = h.opts.Before || h.opts.FailClosed && h.failed.Load(); w.enter {
+			w.ev = h.beginning(c)
+		}
+		return h.write(w)
 	}
 	ev := h.event(c)
 	if kind == AgentLoop {
@@ -366,10 +377,30 @@ const (
 	left
 )
 
+// atOnce tells whether something is written by whoever wants it: it is a write to
+// a file, and the disk answers.
+func (h *AuditTrailHook) atOnce(what *writing) bool {
+	if !h.direct || h.behind.Load() > 0 || what.enter && !h.trail.WritesAtOnce() {
+		return false
+	}
+	now := time.Now().UnixNano()
+	if h.writing.Load() == 0 {
+		h.answered.Store(now)
+	}
+	return now-h.answered.Load() < int64(h.opts.Timeout)
+}
+
 // write has something written and waits for it.
 func (h *AuditTrailHook) write(what writing) error {
+	if h.atOnce(&what) {
+		h.writing.Add(1)
+		err := h.do(&what)
+		h.answered.Store(time.Now().UnixNano())
+		h.writing.Add(-1)
+		return err
+	}
 	if h.behind.Load() >= maxBehind {
-		return h.account(what, false, audit.Receipt{}, errBehind)
+		return h.account(&what, false, audit.Receipt{}, errBehind)
 	}
 	h.busy.Add(1)
 	var w *writer
@@ -432,7 +463,7 @@ func (h *AuditTrailHook) release(w *writer) {
 
 func (w *writer) run() {
 	for range w.in {
-		err := w.h.do(w.writing)
+		err := w.h.do(&w.writing)
 		if w.state.CompareAndSwap(writing_, written) {
 			w.out <- err
 			continue
@@ -443,7 +474,7 @@ func (w *writer) run() {
 }
 
 // do writes, whatever time it takes.
-func (h *AuditTrailHook) do(what writing) error {
+func (h *AuditTrailHook) do(what *writing) error {
 	if what.begins {
 		if err := h.putBegun(what.c); err != nil && h.opts.FailClosed {
 			return fmt.Errorf("%w: note the beginning: %w", ErrFailClosed, err)
@@ -461,7 +492,7 @@ func (h *AuditTrailHook) do(what writing) error {
 }
 
 // account counts what became of an entry.
-func (h *AuditTrailHook) account(what writing, spooled bool, r audit.Receipt, err error) error {
+func (h *AuditTrailHook) account(what *writing, spooled bool, r audit.Receipt, err error) error {
 	switch {
 	case err == nil && !spooled:
 		h.failed.Store(false)
@@ -537,7 +568,7 @@ func (h *AuditTrailHook) putBegun(c *Context) error {
 		defer texts.Put(scratch)
 		var text []byte
 		if text, err = h.unknownText((*scratch)[:0], c); err == nil {
-			*scratch, n.bytes = text, len(text)
+			*scratch = text
 			n.slot, err = h.begun.put(text)
 		}
 	}
@@ -577,10 +608,8 @@ func (h *AuditTrailHook) takeBegun(span string) {
 	n, ok := h.open[span]
 	delete(h.open, span)
 	h.mu.Unlock()
-	if ok && n.slot > 0 {
-		if err := h.begun.take(n.slot, n.bytes); err != nil {
-			h.warn(fmt.Errorf("the note of an action that has ended: %w", err))
-		}
+	if ok && n.slot.number > 0 {
+		h.begun.take(n.slot)
 	}
 }
 
@@ -606,7 +635,7 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 func (h *AuditTrailHook) captureUnknown(ev audit.Event) error {
 	ev.Success, ev.Outcome, ev.DurationMS = &no, unknown, 0
 	r, err := h.trail.Capture(context.Background(), ev)
-	return h.account(writing{ev: ev}, r.EventID == "", r, err)
+	return h.account(&writing{ev: ev}, r.EventID == "", r, err)
 }
 
 // hasEnded tells whether the end of an action is in the trail: the process may have

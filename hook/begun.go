@@ -38,13 +38,25 @@ const (
 // file's lock (flock) as long as it lives, so that nobody else takes its actions
 // for abandoned. It is not synced: it survives the end of the process, and not a
 // power failure.
+//
+// A slot whose action has ended is wiped some milliseconds later, or overwritten
+// before: the agent does not wait for it. After a crash in between the action's
+// entry is found in the trail.
 type begunFile struct {
 	mu    sync.Mutex
 	file  durable.File
 	name  string
-	slots int   // so many are or were in use, the first, which is the head, not counted
-	free  []int // those that are no longer
+	slots int    // so many are or were in use, the first, which is the head, not counted
+	free  []slot // those that are no longer; the bytes still have to be wiped
+	dirty int    // so many of them
+	wiper *time.Timer
 }
+
+// slot is one by its number, and how many bytes of it are in use.
+type slot struct{ number, bytes int }
+
+// wipeAfter is how long the text of an action stays in the file after its end.
+const wipeAfter = 10 * time.Millisecond
 
 func createBegun(dir string) (*begunFile, error) {
 	if err := durable.MkdirAll(durable.OS, dir, 0o700); err != nil {
@@ -59,6 +71,8 @@ func createBegun(dir string) (*begunFile, error) {
 		return nil, err
 	}
 	b.file = file
+	b.wiper = time.AfterFunc(time.Hour, b.wipe)
+	b.wiper.Stop()
 	err = durable.OS.Lock(file)
 	if err == nil {
 		_, err = file.WriteAt([]byte(begunHead+"\n"), 0)
@@ -74,45 +88,76 @@ func createBegun(dir string) (*begunFile, error) {
 
 var errManyBegun = errors.New("too many actions have begun and not ended")
 
-// put notes an action. text has no newline and is shorter than a slot.
-func (b *begunFile) put(text []byte) (slot int, err error) {
+// put notes an action. text ends in a newline and fits into a slot; it may be
+// overwritten and made longer.
+func (b *begunFile) put(text []byte) (slot, error) {
 	b.mu.Lock()
-	switch {
-	case len(b.free) > 0:
-		slot = b.free[len(b.free)-1]
-		b.free = b.free[:len(b.free)-1]
+	var s slot
+	switch n := len(b.free); {
+	case n > 0:
+		s = b.free[n-1]
+		b.free = b.free[:n-1]
+		if s.bytes > 0 {
+			b.dirty--
+		}
 	case b.slots >= maxBegun:
 		b.mu.Unlock()
-		return 0, errManyBegun
+		return s, errManyBegun
 	default:
 		b.slots++
-		slot = b.slots
+		s.number = b.slots
 	}
 	b.mu.Unlock()
-	if _, err := b.file.WriteAt(text, int64(slot)*slotBytes); err != nil {
-		return 0, errors.Join(err, b.take(slot, len(text)))
+	n := len(text)
+	if n < s.bytes { // nothing is left of what was there
+		text = append(text, zeros[:s.bytes-n]...)
 	}
-	return slot, nil
+	s.bytes = len(text)
+	if _, err := b.file.WriteAt(text, int64(s.number)*slotBytes); err != nil {
+		b.take(s)
+		return slot{}, err
+	}
+	s.bytes = n
+	return s, nil
 }
 
 var zeros [slotBytes]byte
 
-// take wipes the n bytes of a slot: what an action was given is in the trail, as
-// its policy wants it, and nowhere else.
-func (b *begunFile) take(slot, n int) error {
-	_, err := b.file.WriteAt(zeros[:n], int64(slot)*slotBytes)
-	if err == nil {
-		b.mu.Lock()
-		b.free = append(b.free, slot)
-		b.mu.Unlock()
+// take gives a slot back. What an action was given is in the trail, as its policy
+// wants it, and soon nowhere else.
+func (b *begunFile) take(s slot) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free = append(b.free, s)
+	if b.dirty++; b.dirty == 1 {
+		b.wiper.Reset(wipeAfter)
 	}
-	return err
+}
+
+func (b *begunFile) wipe() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, s := range b.free {
+		if s.bytes == 0 {
+			continue
+		}
+		if _, err := b.file.WriteAt(zeros[:s.bytes], int64(s.number)*slotBytes); err != nil {
+			b.wiper.Reset(time.Second) // the disk is in trouble; close ends it
+			return
+		}
+		b.free[i].bytes = 0
+		b.dirty--
+	}
 }
 
 // close ends it; with keep what is in it is told by the next start.
 func (b *begunFile) close(keep bool) error {
+	b.wiper.Stop()
 	var err error
-	if !keep {
+	if keep {
+		b.wipe()
+		b.wiper.Stop()
+	} else {
 		err = durable.OS.Remove(b.name)
 	}
 	return errors.Join(err, b.file.Close())

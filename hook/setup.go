@@ -186,7 +186,7 @@ func (h *AuditTrailHook) compare(c *Context) {
 		case err != nil: // the next start tries again
 			h.warn(fmt.Errorf("the agent's setup is not compared with its last start: %w", err))
 		case last != nil && !bytes.Equal(last, first):
-			_ = h.do(writing{c: c, enter: true, ev: h.setupChange(c, last, first)})
+			_ = h.do(&writing{c: c, enter: true, ev: h.setupChange(c, last, first)})
 		}
 	}()
 }
