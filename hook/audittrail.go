@@ -281,7 +281,7 @@ func (h *AuditTrailHook) event(c *Context) audit.Event {
 		ev.Success = &no
 	}
 	if c.Err != nil {
-		ev.Error = new(c.Err.Error())
+		ev.Error = new(valid(c.Err.Error()))
 	}
 	if c.Event.Kind() == AgentLoop {
 		ev.Inputs = audit.Object{} // they are in the entry of its start

@@ -200,7 +200,7 @@ func (k Kind) names() names {
 	if n, ok := kinds[k]; ok {
 		return n
 	}
-	return names{eventType(string(k)), string(k)}
+	return names{eventType(string(k)), valid(string(k))}
 }
 
 // eventType makes an event type of the form that a trail takes of a kind's name,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,6 +128,7 @@ func (m *Manager) place(ctx context.Context, c *Context) (outer string) {
 	if c.AgentID == "" {
 		c.AgentID = agentUnspecified
 	}
+	c.TraceID, c.ParentSpanID = valid(c.TraceID), valid(c.ParentSpanID)
 	return outer
 }
 
@@ -135,9 +137,9 @@ func (a *action) end(ctx context.Context, event Event, d *Data) {
 	c := &a.over
 	*c = a.told
 	c.Event, c.Duration, c.Err = event, max(time.Since(c.Time), 0), d.Err
-	c.Name = cmp.Or(d.Name, c.Name)
-	c.Outcome = cmp.Or(d.Outcome, c.Outcome)
-	c.Purpose = cmp.Or(d.Purpose, c.Purpose)
+	c.Name = cmp.Or(valid(d.Name), c.Name)
+	c.Outcome = cmp.Or(valid(d.Outcome), c.Outcome)
+	c.Purpose = cmp.Or(valid(d.Purpose), c.Purpose)
 	for i, f := range [...]struct{ to, from *audit.Object }{
 		{&c.Inputs, &d.Inputs}, {&c.Outputs, &d.Outputs}, {&c.Resource, &d.Resource}, {&c.Authority, &d.Authority},
 	} {
@@ -163,9 +165,13 @@ func (c *Context) setMetadata(ctx context.Context, own ...map[string]any) {
 
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
-// freeze takes copies of the objects: the agent may go on to use them, and a hook
-// may be left behind with them.
+// valid is a text that an entry can hold.
+func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
+// freeze makes texts valid and takes copies of the objects: the agent may go on to
+// use them, and a hook may be left behind with them.
 func (c *Context) freeze() {
+	c.Name, c.AgentID, c.Outcome, c.Purpose = valid(c.Name), valid(c.AgentID), valid(c.Outcome), valid(c.Purpose)
 	for i, o := range [...]*audit.Object{&c.Inputs, &c.Outputs, &c.Resource, &c.Authority} {
 		if !o.IsZero() {
 			c.frozen[i] = freeze(o)
