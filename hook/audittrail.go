@@ -618,11 +618,8 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
 	for i, text := range texts {
-		ev, err := entry.ParseEvent(text)
-		if err != nil { // after a power failure: that there was an action is all that is known
-			ev = audit.Event{EventType: "HOOK_ACTION", AgentID: agentUnspecified, Action: "unknown"}
-			ev.IdempotencyKey = "hook:unknown:" + file + ":" + strconv.Itoa(i)
-		} else if ev.IdempotencyKey = "hook:unknown:" + ev.SpanID; h.hasEnded(ctx, &ev) {
+		ev, known := abandonedEvent(file, i, text)
+		if known && h.hasEnded(ctx, &ev) {
 			continue
 		}
 		if err := h.captureUnknown(ev); err != nil {
@@ -631,6 +628,22 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 	}
 	return nil
 }
+
+// abandonedEvent reads what was noted. After a power failure it may be anything:
+// that there was an action is all that is known then.
+func abandonedEvent(file string, slot int, text []byte) (ev audit.Event, known bool) {
+	ev, err := entry.ParseEvent(text)
+	if err != nil || ev.SpanID == "" || len(ev.SpanID) > 64 || ev.TraceID == "" {
+		ev = audit.Event{EventType: "HOOK_ACTION", AgentID: agentUnspecified, Action: "unknown"}
+		ev.IdempotencyKey = "hook:unknown:" + file + ":" + strconv.Itoa(slot)
+		return ev, false
+	}
+	ev.IdempotencyKey = unknownKey(ev.SpanID)
+	return ev, true
+}
+
+// unknownKey has an action told as unknown once, whoever finds it.
+func unknownKey(span string) string { return "hook:unknown:" + span }
 
 func (h *AuditTrailHook) captureUnknown(ev audit.Event) error {
 	ev.Success, ev.Outcome, ev.DurationMS = &no, unknown, 0
@@ -676,7 +689,7 @@ func (h *AuditTrailHook) Close() error {
 		}
 		ev := h.event(c)
 		ev.Success, ev.Outcome, ev.DurationMS = &no, unknown, float64(time.Since(c.Time).Microseconds())/1e3
-		ev.IdempotencyKey = "hook:unknown:" + c.SpanID
+		ev.IdempotencyKey = unknownKey(c.SpanID)
 		_ = h.write(writing{c: c, ends: true, enter: true, ev: ev})
 	}
 	for {

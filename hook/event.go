@@ -206,12 +206,15 @@ func (k Kind) names() names {
 // eventType makes an event type of the form that a trail takes of a kind's name,
 // and none of the trail's own.
 func eventType(kind string) string {
-	b := []byte(strings.ToUpper(kind))
-	for i, c := range b {
-		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
-			b[i] = '_'
+	b := []byte(strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z':
+			return c - 'a' + 'A'
+		case c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+			return c
 		}
-	}
+		return '_'
+	}, kind))
 	// Of the 128 bytes that a type may have, _START and HOOK_ need eleven.
 	b = b[:min(len(b), 100)]
 	if s := string(b); s != "" && s[0] >= 'A' && s[0] <= 'Z' && !strings.HasPrefix(s, "AUDIT_") {
