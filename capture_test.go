@@ -358,3 +358,99 @@ func TestManyThatCaptureAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestATrailCapturesOnceWhatBecomesOfItsHolder(t *testing.T) {
+	holder := openTemp(t, nil)
+	other, err := Open(holder.Path(), nil) // through the holder
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if holder.WritesAtOnce() || other.WritesAtOnce() {
+		t.Error("a durable trail, or one that another process holds, waits for more than a write")
+	}
+	ctx := context.Background()
+	for i, tr := range []*Trail{holder, other} {
+		if r, err := tr.Capture(ctx, event("captured", fmt.Sprint("step ", i))); err != nil || r.EventID == "" {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	bad := event("captured", "step 2")
+	bad.Outputs = Raw([]byte(`{`))
+	if r, err := other.Capture(ctx, bad); err != nil || r.EventID == "" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := holder.Capture(ctx, Event{EventType: "AUDIT_SEAL", AgentID: "a", Action: "x"}); !errors.Is(err, ErrRefused) {
+		t.Errorf("%v", err)
+	}
+	if err := errors.Join(other.Close(), holder.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for i, tr := range []*Trail{holder, other} {
+		if r, err := tr.Capture(ctx, event("captured", fmt.Sprint("step ", 3+i))); err != nil || r.EventID != "" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if _, err := tr.RecordFact(ctx, event("captured", "not there")); !errors.Is(err, ErrClosed) {
+			t.Errorf("%v", err)
+		}
+	}
+	for range 2 {
+		got := captured(t, holder.Path())
+		if len(got) != 5 {
+			t.Fatalf("%d entries", len(got))
+		}
+		for i, e := range got {
+			if e.Action != fmt.Sprint("step ", i) || (e.Outputs.Text("omitted") != "") != (i == 2) {
+				t.Errorf("%s", e.Line())
+			}
+		}
+	}
+}
+
+func TestALossThatTheSpoolCountsIsTold(t *testing.T) {
+	trail := openTemp(t, &Options{StateDir: t.TempDir()})
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(trail.Dir(), "spool")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range spool.MaxItems {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.tmp", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trail.opts.StateDir = filepath.Join(dir, "0.tmp", "none") // nor is there another place
+	if _, err := trail.Capture(context.Background(), event("captured", "x")); !errors.Is(err, ErrLossCounted) || !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWhatIsOmittedByChoiceHasTheMacOfWhatCannotBeKept(t *testing.T) {
+	trail := openTemp(t, nil)
+	ctx := context.Background()
+	value := []byte(`{"a":1,"a":2}`)
+	forced, chosen := event("captured", "forced"), event("captured", "chosen")
+	forced.Inputs, chosen.Inputs = Raw(value), Raw(value)
+	trail.Omit(&chosen, "by choice", "inputs", "resource", "no member")
+	trail.Omit(&chosen, "again", "inputs")
+	for _, ev := range []Event{forced, chosen} {
+		if _, err := trail.RecordFact(ctx, ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := collect(trail.scan(ctx, Query{Agent: "captured"}))
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%d entries, %v", len(got), err)
+	}
+	mac := got[0].Inputs.Text("mac")
+	if len(mac) != 64 || got[1].Inputs.Text("mac") != mac || got[1].Inputs.Text("omitted") != "by choice" || !got[1].Resource.IsZero() {
+		t.Errorf("%s\n%s", got[0].Line(), got[1].Line())
+	}
+	for _, e := range got {
+		if policy, _ := e.Policy.AppendJSON(nil); string(policy) != `{"omitted":["/inputs"]}` {
+			t.Errorf("%s", e.Line())
+		}
+	}
+}

@@ -585,3 +585,70 @@ func ExampleCapture() {
 	}
 	// Output: tool_use:calculator <nil>
 }
+
+func ExampleTrail_Capture() {
+	path, opts, done := scratch()
+	defer done()
+
+	trail := must(audit.Open(path, opts))
+	if err := trail.Close(); err != nil { // under the agent
+		log.Fatal(err)
+	}
+	receipt, err := trail.Capture(context.Background(), toolUse("qa-agent-001", "calculator"))
+	fmt.Println(receipt.EventID == "", err)
+
+	next := must(audit.Open(path, opts))
+	defer next.Close()
+	for e, err := range next.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		fmt.Println(e.Action, e.RecordedBy.Text("via"), err)
+	}
+	// Output:
+	// true <nil>
+	// tool_use:calculator spool <nil>
+}
+
+func ExampleTrail_RecordFact() {
+	path, opts, done := scratch()
+	defer done()
+
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ev := toolUse("qa-agent-001", "calculator")
+	ev.Inputs = audit.Raw([]byte(`{"a":1,"a":2}`)) // a name twice
+	if _, err := trail.RecordFact(context.Background(), ev); err != nil {
+		log.Fatal(err)
+	}
+	for e, err := range trail.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		fmt.Println(e.Action, e.Inputs.Text("omitted"), err)
+	}
+	// Output: tool_use:calculator this member name occurs twice in its object <nil>
+}
+
+func ExampleTrail_Omit() {
+	path, opts, done := scratch()
+	defer done()
+
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ev := audit.Event{EventType: audit.ToolUse, AgentID: "qa-agent-001", Action: "tool_use:login", Inputs: audit.Raw([]byte(`{"password":"x"}`))}
+	trail.Omit(&ev, "not recorded by choice", "inputs")
+	if _, err := trail.Record(context.Background(), ev); err != nil {
+		log.Fatal(err)
+	}
+	for e, err := range trail.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		size, _ := e.Inputs.Get("bytes")
+		fmt.Println(e.Inputs.Text("omitted"), string(size.JSON()), len(e.Inputs.Text("mac")), err)
+	}
+	// Output: not recorded by choice 16 64 <nil>
+}
+
+func ExampleTrail_StateDir() {
+	path, opts, done := scratch()
+	defer done()
+
+	opts.Durability = audit.Written
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	fmt.Println(trail.StateDir() == opts.StateDir, trail.WritesAtOnce())
+	// Output: true true
+}

@@ -196,7 +196,7 @@ func (m *Manager) Trigger(ctx context.Context, event Event, d Data) (context.Con
 		if err != nil {
 			// Whoever was told that it begins is told that it came to nothing.
 			a.ended.Store(true)
-			a.end(ctx, event.Kind().Post(), &Data{Err: ErrFailClosed})
+			a.end(ctx, event.Kind().Post(), &Data{Err: err})
 			_ = m.tell(ctx, &a.over)
 			return ctx, err
 		}

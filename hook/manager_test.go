@@ -123,7 +123,7 @@ func TestAHookCanFailAnActionBeforeItBegins(t *testing.T) {
 		t.Errorf("ran %v: %v", ran, err)
 	}
 	// Who was told that it begins is told that it did not.
-	if got := strings.Join(heard, ", "); got != "pre_tool_use <nil>, post_tool_use "+ErrFailClosed.Error() {
+	if got := strings.Join(heard, ", "); got != "pre_tool_use <nil>, post_tool_use hook function: pre_tool_use: not on a Sunday: "+ErrFailClosed.Error() {
 		t.Error(got)
 	}
 }
