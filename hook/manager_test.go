@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,9 +78,9 @@ func TestAHookThatFailsPanicsOrBlocksStopsNeitherAnotherNorTheAgent(t *testing.T
 func TestAHookThatNeverReturnsIsNotCalledForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		calls := 0
+		var calls atomic.Int64
 		m := &Manager{}
-		if err := m.Register("x", func(context.Context, *Context) error { calls++; <-release; return nil }, &Registration{Timeout: time.Millisecond}); err != nil {
+		if err := m.Register("x", func(context.Context, *Context) error { calls.Add(1); <-release; return nil }, &Registration{Timeout: time.Millisecond}); err != nil {
 			t.Fatal(err)
 		}
 		var last error
@@ -90,13 +91,13 @@ func TestAHookThatNeverReturnsIsNotCalledForEver(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if calls != maxStuck || last != ErrStuck {
-			t.Errorf("%d calls, %v", calls, last)
+		if calls.Load() != maxStuck || last != ErrStuck {
+			t.Errorf("%d calls, %v", calls.Load(), last)
 		}
 		close(release)
 		synctest.Wait()
-		if _, err := m.Trigger(context.Background(), "x", Data{}); err != nil || calls != maxStuck+1 {
-			t.Errorf("%v, %d calls", err, calls)
+		if _, err := m.Trigger(context.Background(), "x", Data{}); err != nil || calls.Load() != maxStuck+1 {
+			t.Errorf("%v, %d calls", err, calls.Load())
 		}
 	})
 }
