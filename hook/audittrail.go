@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,6 +102,9 @@ type AuditTrailHook struct {
 	begun *begunFile // nil where there is no place for one
 	mu    sync.Mutex
 	open  map[string]noted // by span
+	// replaced is the hook whose place this one took, and which noted what was
+	// open then.
+	replaced atomic.Pointer[AuditTrailHook]
 
 	direct   bool         // no timeout was asked for
 	writing  atomic.Int64 // agents that write by themselves
@@ -216,10 +219,18 @@ func (h *AuditTrailHook) Events() []Event {
 // returnsInTime: it waits as AuditOptions.Timeout says.
 func (h *AuditTrailHook) returnsInTime() {}
 
-func sameTrail(a, b Hook) bool {
-	x, ok := a.(*AuditTrailHook)
-	y, both := b.(*AuditTrailHook)
-	return ok && both && x.trail.Path() == y.trail.Path()
+// takesThePlace tells whether two hooks record in one trail; old is then no more
+// told of anything.
+func takesThePlace(h, old Hook) bool {
+	x, ok := h.(*AuditTrailHook)
+	y, both := old.(*AuditTrailHook)
+	if !ok || !both || x.trail.Path() != y.trail.Path() {
+		return false
+	}
+	if x != y {
+		x.replaced.Store(y)
+	}
+	return true
 }
 
 // Stats gives the counts until now.
@@ -508,6 +519,9 @@ func (h *AuditTrailHook) account(what *writing, spooled bool, r audit.Receipt, e
 			h.untold.Add(1)
 		}
 		h.warn(fmt.Errorf("an entry is lost: %w", err))
+		if what.ends && errors.Is(what.c.Err, ErrFailClosed) {
+			h.takeBegun(what.c.SpanID) // it never began
+		}
 		if h.opts.FailClosed {
 			return fmt.Errorf("%w: %w", ErrFailClosed, err)
 		}
@@ -611,15 +625,30 @@ func (h *AuditTrailHook) takeBegun(span string) {
 	if ok && n.slot.number > 0 {
 		h.begun.take(n.slot)
 	}
+	if other := h.replaced.Load(); !ok && other != nil {
+		other.takeBegun(span)
+	}
 }
 
 // tellAbandoned records what a process that is gone had begun.
 func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
-	defer cancel()
+	events := make([]audit.Event, len(texts))
+	open := map[string]string{} // event types by span
+	since := time.Now()
 	for i, text := range texts {
 		ev, known := abandonedEvent(file, i, text)
-		if known && h.hasEnded(ctx, &ev) {
+		if events[i] = ev; known {
+			open[ev.SpanID] = ev.EventType
+			if ev.Timestamp.Before(since) {
+				since = ev.Timestamp
+			}
+		}
+	}
+	if err := h.forgetEnded(open, since); err != nil {
+		h.warn(fmt.Errorf("whether what was begun before has ended: %w", err))
+	}
+	for _, ev := range events {
+		if _, still := open[ev.SpanID]; ev.SpanID != "" && !still {
 			continue
 		}
 		if err := h.captureUnknown(ev); err != nil {
@@ -651,16 +680,24 @@ func (h *AuditTrailHook) captureUnknown(ev audit.Event) error {
 	return h.account(&writing{ev: ev}, r.EventID == "", r, err)
 }
 
-// hasEnded tells whether the end of an action is in the trail: the process may have
-// died between its entry and its note.
-func (h *AuditTrailHook) hasEnded(ctx context.Context, ev *audit.Event) bool {
-	q := audit.Query{Trace: strings.ReplaceAll(ev.TraceID, "*", `\*`), EventTypes: []string{ev.EventType}, Since: ev.Timestamp.Truncate(time.Millisecond)}
-	for e, err := range h.trail.Query(ctx, q) {
-		if err == nil && e.SpanID == ev.SpanID {
-			return true
+// forgetEnded removes the actions whose end is in the trail: a process may die
+// between an action's entry and the end of its note.
+func (h *AuditTrailHook) forgetEnded(open map[string]string, since time.Time) error {
+	if len(open) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	defer cancel()
+	types := slices.Compact(slices.Sorted(maps.Values(open)))
+	var errs []error
+	for e, err := range h.trail.Query(ctx, audit.Query{EventTypes: types, Since: since.Truncate(time.Millisecond)}) {
+		if err != nil {
+			errs = append(errs, err)
+		} else if open[e.SpanID] == e.EventType {
+			delete(open, e.SpanID)
 		}
 	}
-	return false
+	return errors.Join(errs...)
 }
 
 // Close records what has begun and not ended, with the outcome unknown, and waits

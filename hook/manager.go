@@ -131,7 +131,7 @@ func (m *Manager) RegisterHook(h Hook, how *Registration) error {
 	defer m.mu.Unlock()
 	hooks := slices.Clone(m.registered())
 	for i, other := range hooks {
-		if sameTrail(other.hook, h) {
+		if takesThePlace(h, other.hook) {
 			hooks = slices.Delete(hooks, i, i+1)
 			break
 		}
