@@ -94,7 +94,8 @@ const (
 
 // AuditTrailHook records what an agent does in a trail.
 type AuditTrailHook struct {
-	trail *audit.Trail
+	trail recording
+	close func() error // closes the trail, where that is the hook's
 	opts  AuditOptions
 	base  map[string]any
 	only  map[Event]bool
@@ -131,6 +132,13 @@ type noted struct {
 // after the hook. What processes that are gone had begun, and whose end is not in
 // the trail, is recorded first, with the outcome unknown.
 func NewAuditTrailHook(trail *audit.Trail, opts *AuditOptions) (*AuditTrailHook, error) {
+	if trail == nil {
+		return nil, errors.New("audit trail hook: there is no trail")
+	}
+	return newAuditTrailHook(trail, opts)
+}
+
+func newAuditTrailHook(trail recording, opts *AuditOptions) (*AuditTrailHook, error) {
 	h := &AuditTrailHook{trail: trail, open: map[string]noted{}, idle: make(chan *writer, 64)}
 	if opts != nil {
 		h.opts = *opts
@@ -167,7 +175,9 @@ func (h *AuditTrailHook) note(dir string) (err error) {
 	if dir == "" {
 		return errors.New("there is no place to note what has begun: set HOME or KAIZEN_AUDIT_STATE")
 	}
-	if err := abandoned(dir, h.tellAbandoned); err != nil {
+	if late, ok := h.trail.(*lateTrail); ok && late.open.Load() == nil {
+		// The next start tells.
+	} else if err := abandoned(dir, h.tellAbandoned); err != nil {
 		h.warn(fmt.Errorf("what was begun before: %w", err))
 	}
 	if h.begun, err = createBegun(dir); err != nil {
@@ -178,8 +188,6 @@ func (h *AuditTrailHook) note(dir string) (err error) {
 
 func (h *AuditTrailHook) check() error {
 	switch {
-	case h.trail == nil:
-		return errors.New("there is no trail")
 	case h.opts.MaxValue < 0:
 		return fmt.Errorf("option MaxValue: %d is negative", h.opts.MaxValue)
 	case h.opts.Timeout < 0:
@@ -352,13 +360,20 @@ func (h *AuditTrailHook) limit(ev *audit.Event, c *Context) {
 	for i, name := range [...]string{"inputs", "outputs", "resource", "authority"} {
 		switch f := c.frozen[i]; {
 		case f.bad != "":
-			h.trail.Omit(ev, f.bad, name)
+			h.omit(ev, f.bad, name)
 		case i == 0 && h.opts.OmitInputs, i == 1 && h.opts.OmitOutputs:
-			h.trail.Omit(ev, "not recorded by choice", name)
+			h.omit(ev, "not recorded by choice", name)
 		case i < 2 && h.opts.MaxValue > 0 && f.bytes > h.opts.MaxValue:
-			h.trail.Omit(ev, "longer than "+strconv.Itoa(h.opts.MaxValue)+" bytes", name)
+			h.omit(ev, "longer than "+strconv.Itoa(h.opts.MaxValue)+" bytes", name)
 		}
 	}
+}
+
+// omit works on a copy: an event of which nothing is left out stays off the heap.
+func (h *AuditTrailHook) omit(ev *audit.Event, reason, member string) {
+	heap := *ev
+	h.trail.Omit(&heap, reason, member)
+	*ev = heap
 }
 
 // writing is what one event asks to be written.
@@ -606,7 +621,7 @@ func (h *AuditTrailHook) unknownText(dst []byte, c *Context) ([]byte, error) {
 	ev := h.event(c)
 	for _, member := range []string{"", "inputs", "metadata", "resource", "authority"} {
 		if member != "" {
-			h.trail.Omit(&ev, "longer than what is noted of an action that has begun", member)
+			h.omit(&ev, "longer than what is noted of an action that has begun", member)
 		}
 		text, err := entry.AppendEvent(dst, &ev)
 		if err == nil && len(text) < slotBytes {
@@ -702,7 +717,7 @@ func (h *AuditTrailHook) forgetEnded(open map[string]string, since time.Time) er
 
 // Close records what has begun and not ended, with the outcome unknown, and waits
 // at most 5 s for what is still being written. Whatever can't be recorded by then
-// the next start tells. The trail is not closed.
+// the next start tells. A trail that the hook has opened is closed, no other.
 func (h *AuditTrailHook) Close() error {
 	if h.closed.Swap(true) {
 		return nil
@@ -747,6 +762,9 @@ func (h *AuditTrailHook) Close() error {
 	}
 	if h.begun != nil {
 		err = errors.Join(err, h.begun.close(keep))
+	}
+	if h.close != nil {
+		err = errors.Join(err, h.close())
 	}
 	return err
 }

@@ -48,3 +48,24 @@ func BenchmarkToolCall(b *testing.B) {
 		run(b, m)
 	})
 }
+
+// The bar of BenchmarkToolCall that does not depend on the machine.
+func TestAToolCallWithTheHookAllocatesAtMostTenTimes(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector allocates too")
+	}
+	m, _ := recorder(t, openTrail(t, audit.Written), nil)
+	ctx := WithMetadata(context.Background(), map[string]any{"user_id": "user123"})
+	call := func() {
+		ctx, err := m.Trigger(ctx, PreToolUse, Data{Name: "t", Inputs: audit.Raw([]byte(`{"a":1}`))})
+		if err == nil {
+			_, err = m.Trigger(ctx, PostToolUse, Data{Outputs: audit.Raw([]byte(`{"b":2}`))})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := testing.AllocsPerRun(2000, call); n > 10 {
+		t.Errorf("%v allocations", n)
+	}
+}

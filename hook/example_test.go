@@ -325,3 +325,23 @@ func ExampleKind() {
 	// pre_report_sent post_report_sent tool_use
 	// qa-agent-001 REPORT_SENT report_sent:monthly {} {}
 }
+
+// An agent runs, whatever state its trail is in.
+func ExampleOpenAuditTrailHook() {
+	dir, err := os.MkdirTemp("", "hook")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	recorder, err := hook.OpenAuditTrailHook(filepath.Join(dir, "audit.jsonl"), &audit.Options{StateDir: filepath.Join(dir, "state")}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	hooks := &hook.Manager{AgentID: "qa-agent-001"}
+	if err := hooks.RegisterHook(recorder, nil); err != nil {
+		log.Fatal(err)
+	}
+	out, err := hooks.Do(context.Background(), hook.ToolUse, hook.Data{Name: "calculator"}, func(context.Context) (any, error) { return 42, nil })
+	fmt.Println(out, err, recorder.Stats().Recorded, recorder.Close())
+	// Output: 42 <nil> 1 <nil>
+}

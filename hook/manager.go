@@ -38,8 +38,8 @@ const (
 	Low
 )
 
-// DefaultTimeout is how long a hook may take: a second is what an agent's user
-// just about bears, and hooks run one after the other.
+// DefaultTimeout is how long one call of a hook may take: hooks run one after the
+// other, and it is an agent's user who waits.
 const DefaultTimeout = 500 * time.Millisecond
 
 // maxStuck is how many calls of one hook may be left behind, running, before it
