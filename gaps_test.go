@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -524,6 +526,46 @@ func TestIrregularFilesAreRefused(t *testing.T) {
 				_, err := VerifyPath(context.Background(), log, &VerifyOptions{StateDir: s.state})
 				return err
 			})
+		})
+	}
+}
+
+// Whoever removes the log of a running agent, or moves it away, is heard: what is
+// acknowledged must be where it is looked for.
+func TestALogThatIsGoneStopsItsTrail(t *testing.T) {
+	for name, take := range map[string]func(log string) error{
+		"moved":             func(log string) error { return os.Rename(log, log+".1") },
+		"removed":           os.Remove,
+		"its directory too": func(log string) error { return os.RemoveAll(filepath.Dir(log)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "logs")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			var told atomic.Int64
+			trail, err := Open(filepath.Join(dir, "audit.jsonl"), &Options{Warn: func(error) { told.Add(1) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := trail.Record(context.Background(), event("a", "x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := take(trail.Path()); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				_, err := trail.Record(context.Background(), event("a", "x"))
+				if errors.Is(err, ErrStopped) && errors.Is(err, fs.ErrNotExist) {
+					break
+				}
+				if err != nil || time.Now().After(deadline) {
+					t.Fatalf("%v", err)
+				}
+			}
+			if err := trail.Close(); !errors.Is(err, ErrStopped) || told.Load() == 0 {
+				t.Errorf("%v, told %d times", err, told.Load())
+			}
 		})
 	}
 }

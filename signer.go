@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,6 +171,7 @@ func (s *signer) run() {
 			return
 		}
 		s.trail.noteSteps()
+		s.trail.checkThere()
 		// An error of these is the journal's, which every Record tells.
 		_ = errors.Join(s.trail.flushRefusals(context.Background()), s.trail.flushLosses(false))
 		err := s.sign()
@@ -179,6 +181,16 @@ func (s *signer) run() {
 			}
 			err = s.sign()
 		}
+	}
+}
+
+// checkThere stops the writer when the log's name is gone (somebody removed it, or
+// moved it away as for a rotation of their own): what is written after that is in a
+// file that nobody finds. The name never vanishes by a seal.
+func (t *Trail) checkThere() {
+	if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
+		t.journal.Stop(fmt.Errorf("the log is not at its path any more: %w", err))
+		t.warn(t.journal.Err())
 	}
 }
 

@@ -507,6 +507,63 @@ func TestATrailThatWasClosedUnderTheAgent(t *testing.T) {
 	}
 }
 
+// What is written into a log that somebody has removed is nowhere: its holder finds
+// that out within a second, and the rest is kept.
+func TestATrailThatIsRemovedUnderTheAgent(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fail closed %v", closed), func(t *testing.T) {
+			dir := t.TempDir()
+			logs := filepath.Join(dir, "logs")
+			if err := os.Mkdir(logs, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			trail, err := audit.Open(filepath.Join(logs, "audit.jsonl"), &audit.Options{StateDir: filepath.Join(dir, "state")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var warned atomic.Int64
+			h, err := NewAuditTrailHook(trail, &AuditOptions{FailClosed: closed, Warn: func(error) { warned.Add(1) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := &Manager{AgentID: "a"}
+			if err := m.RegisterHook(h, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(logs); err != nil {
+				t.Fatal(err)
+			}
+			refused := 0
+			deadline := time.Now().Add(10 * time.Second)
+			for h.Stats().Spooled < 3 && refused < 3 && time.Now().Before(deadline) {
+				use(m, 1, func(_ int, ran bool, err error) bool {
+					if closed && errors.Is(err, ErrFailClosed) && errors.Is(err, audit.ErrStopped) && !ran {
+						refused++
+					} else if err != nil && !closed {
+						t.Error(err)
+					}
+					return true
+				})
+				time.Sleep(5 * time.Millisecond)
+			}
+			s := h.Stats()
+			if closed && (refused != 3 || s.Lost == 0) || !closed && (s.Spooled != 3 || s.Lost != 0) || warned.Load() == 0 {
+				t.Errorf("%d refused, %+v, %d warnings", refused, s, warned.Load())
+			}
+			if err := h.Close(); closed == (err == nil) {
+				t.Error(err)
+			}
+			if err := trail.Close(); !errors.Is(err, audit.ErrStopped) {
+				t.Error(err)
+			}
+			waiting, err := filepath.Glob(filepath.Join(pin.Below(trail.StateDir(), "spool", trail.Path()), "*.json"))
+			if err != nil || int64(len(waiting)) != s.Spooled {
+				t.Errorf("%d wait, %v", len(waiting), err)
+			}
+		})
+	}
+}
+
 // Environment of a test binary that is another process.
 const (
 	childTrail = "KAIZEN_TEST_HOOK_TRAIL"

@@ -458,6 +458,10 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// Stop ends the journal: err, found by somebody else, is the first error of all
+// later calls, unless there was one before.
+func (j *Journal) Stop(err error) { _ = j.stop(err) }
+
 // stop makes err the first error of all later calls (invariant 4).
 func (j *Journal) stop(err error) error {
 	j.mu.Lock()
