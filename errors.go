@@ -23,8 +23,8 @@ var (
 	// ErrFull: no space is left; nothing was recorded, and a later Record may
 	// succeed.
 	ErrFull = errors.New("no space left on the device")
-	// ErrStopped: a sync failed, and the trail takes no more writes until it
-	// is opened again.
+	// ErrStopped: a sync failed or the log was taken away from its path, and the
+	// trail takes no more writes until it is opened again.
 	ErrStopped = errors.New("trail has stopped after a failed write")
 	// ErrConflict: the idempotency key was used for another event.
 	ErrConflict = errors.New("idempotency key was used for another event")

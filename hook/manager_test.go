@@ -241,3 +241,33 @@ func TestIdsOfOthersAreTakenOver(t *testing.T) {
 		t.Errorf("%s", alone.Line())
 	}
 }
+
+func TestTwoTrailsEachHaveTheirOwn(t *testing.T) {
+	one, two := openTrail(t, audit.Written), openTrail(t, audit.Written)
+	m, _ := recorder(t, one, &AuditOptions{Metadata: map[string]any{"trail": "one"}})
+	h, err := NewAuditTrailHook(two, &AuditOptions{Metadata: map[string]any{"trail": "two"}, OmitInputs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := m.RegisterHook(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx := WithMetadata(context.Background(), map[string]any{"user_id": "user123"})
+	for range 2 {
+		if _, err := m.Do(ctx, ToolUse, Data{Name: "t", Inputs: object("in")}, func(context.Context) (any, error) { return nil, nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, trail := range map[string]*audit.Trail{"one": one, "two": two} {
+		got := entries(t, trail)
+		if len(got) != 2 {
+			t.Fatalf("%d entries", len(got))
+		}
+		for _, e := range got {
+			if e.Metadata.Text("trail") != name || e.Metadata.Text("user_id") != "user123" || (e.Inputs.Text("value") == "in") != (name == "one") {
+				t.Errorf("%s: %s", name, e.Line())
+			}
+		}
+	}
+}
