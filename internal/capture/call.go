@@ -1,0 +1,324 @@
+package capture
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"mime"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// Call is a model call in neutral words. Absent values are zero.
+type Call struct {
+	// Provider and Operation have the values of gen_ai.provider.name and
+	// gen_ai.operation.name where the conventions know them.
+	Provider, Operation         string
+	RequestModel, ResponseModel string
+	ResponseID                  string
+	FinishReasons               []string
+	Usage                       Usage
+	Streamed                    bool
+}
+
+// Usage counts tokens. Input includes cached ones, Output those of reasoning,
+// whatever the provider's way of counting.
+type Usage struct {
+	Input, Output, CacheRead, CacheWrite, Reasoning int64
+	Known                                           bool
+}
+
+// Model is the model's name: the one that was asked for, else the one that
+// answered.
+func (c *Call) Model() string {
+	if c.RequestModel != "" {
+		return c.RequestModel
+	}
+	return c.ResponseModel
+}
+
+// Metadata is what a call says, for an entry's metadata member gen_ai.
+func (c *Call) Metadata() map[string]any {
+	m := map[string]any{}
+	text := func(name, value string) {
+		if value != "" {
+			m[name] = value
+		}
+	}
+	text("provider_name", c.Provider)
+	text("operation_name", c.Operation)
+	text("request_model", c.RequestModel)
+	text("response_model", c.ResponseModel)
+	text("response_id", c.ResponseID)
+	if len(c.FinishReasons) > 0 {
+		m["finish_reasons"] = c.FinishReasons
+	}
+	if c.Streamed {
+		m["stream"] = true
+	}
+	if u := c.Usage; u.Known {
+		m["input_tokens"], m["output_tokens"] = u.Input, u.Output
+		for name, n := range map[string]int64{"cache_read_input_tokens": u.CacheRead, "cache_write_input_tokens": u.CacheWrite, "reasoning_output_tokens": u.Reasoning} {
+			if n > 0 {
+				m[name] = n
+			}
+		}
+	}
+	return m
+}
+
+// hosts are the providers of known hosts, by the end of the name.
+var hosts = []struct{ end, provider string }{
+	{"api.openai.com", "openai"},
+	{".openai.azure.com", "azure.ai.openai"},
+	{".services.ai.azure.com", "azure.ai.inference"},
+	{"api.anthropic.com", "anthropic"},
+	{"generativelanguage.googleapis.com", "gcp.gemini"},
+	{"aiplatform.googleapis.com", "gcp.vertex_ai"},
+	{".amazonaws.com", "aws.bedrock"},
+	{"api.groq.com", "groq"},
+	{"api.mistral.ai", "mistral_ai"},
+	{"api.deepseek.com", "deepseek"},
+	{"api.x.ai", "x_ai"},
+	{"api.perplexity.ai", "perplexity"},
+	{"api.cohere.com", "cohere"},
+	{"api.moonshot.ai", "moonshot_ai"},
+}
+
+// paths are the operations of known APIs by the end of the path, and whose API
+// it is where the host does not say.
+var paths = []struct{ end, operation, api string }{
+	{"/chat/completions", "chat", "openai"},
+	{"/responses", "chat", "openai"},
+	{"/completions", "text_completion", "openai"},
+	{"/embeddings", "embeddings", "openai"},
+	{"/images/generations", "image_generation", "openai"},
+	{"/audio/transcriptions", "transcription", "openai"},
+	{"/audio/speech", "speech", "openai"},
+	{"/moderations", "moderation", "openai"},
+	{"/messages", "chat", "anthropic"},
+	{"/messages/count_tokens", "count_tokens", "anthropic"},
+	{":generateContent", "generate_content", "gcp.gemini"},
+	{":streamGenerateContent", "generate_content", "gcp.gemini"},
+	{":embedContent", "embeddings", "gcp.gemini"},
+	{":batchEmbedContents", "embeddings", "gcp.gemini"},
+	{":predict", "predict", "gcp.vertex_ai"},
+	{"/api/chat", "chat", "ollama"},
+	{"/api/generate", "text_completion", "ollama"},
+	{":rawPredict", "chat", "gcp.vertex_ai"},
+	{":streamRawPredict", "chat", "gcp.vertex_ai"},
+	{"/converse", "chat", "aws.bedrock"},
+	{"/converse-stream", "chat", "aws.bedrock"},
+	{"/invoke", "invoke_model", "aws.bedrock"},
+	{"/invoke-with-response-stream", "invoke_model", "aws.bedrock"},
+}
+
+// Known tells whether a URL is that of a model call.
+func Known(u *url.URL) bool {
+	for _, p := range paths {
+		if strings.HasSuffix(u.Path, p.end) {
+			return true
+		}
+	}
+	return false
+}
+
+// Request is what a request to a model says.
+func Request(u *url.URL, body []byte) *Call {
+	c := &Call{}
+	for _, p := range paths {
+		if strings.HasSuffix(u.Path, p.end) {
+			c.Operation, c.Provider = p.operation, p.api
+			break
+		}
+	}
+	for _, h := range hosts {
+		if strings.HasSuffix(u.Hostname(), h.end) {
+			c.Provider = h.provider
+			break
+		}
+	}
+	m, _ := decode(body).(map[string]any)
+	c.RequestModel = text(m["model"])
+	c.Streamed, _ = m["stream"].(bool)
+	// Some have the model in the path: …/models/NAME:operation,
+	// /model/NAME/operation.
+	if c.RequestModel == "" {
+		for _, before := range []string{"/models/", "/model/", "/deployments/"} {
+			if _, rest, ok := strings.Cut(u.EscapedPath(), before); ok {
+				end := strings.IndexAny(rest, "/:")
+				if before == "/model/" {
+					end = strings.IndexByte(rest, '/') // a Bedrock model has colons
+				}
+				if end > 0 {
+					rest = rest[:end]
+				}
+				c.RequestModel, _ = url.PathUnescape(rest)
+				break
+			}
+		}
+	}
+	return c
+}
+
+// Body is a body as a JSON value: as it is where it is JSON, else with its
+// text or, in base64, its bytes. An empty one is nil.
+func Body(contentType string, body []byte) json.RawMessage {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil
+	}
+	if json.Valid(body) {
+		return body
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		kind = contentType
+	}
+	v := map[string]any{"content_type": kind}
+	if utf8.Valid(body) {
+		v["text"] = string(body)
+	} else {
+		v["base64"] = base64.StdEncoding.EncodeToString(body)
+	}
+	return encode(v)
+}
+
+// Response adds what a response says to the call, and gives it as a JSON value:
+// a stream as the object that it builds up, or, where its format is not known or
+// it broke off too early, as {"events":[…]}.
+func (c *Call) Response(contentType string, body []byte) json.RawMessage {
+	kind, _, _ := mime.ParseMediaType(contentType)
+	var out json.RawMessage
+	switch kind {
+	case "text/event-stream":
+		c.Streamed = true
+		out = assemble(serverSentEvents(body))
+	case "application/vnd.amazon.eventstream":
+		c.Streamed = true
+		events, whole := amazonEvents(body)
+		if len(events) == 0 && !whole {
+			out = Body(contentType, body)
+			break
+		}
+		out = assemble(events)
+	default:
+		out = Body(contentType, body)
+	}
+	if m, ok := decode(out).(map[string]any); ok {
+		c.read(m)
+	}
+	return out
+}
+
+// read takes what a response says of itself, in any provider's words.
+func (c *Call) read(m map[string]any) {
+	c.ResponseModel = first(text(m["model"]), text(m["modelVersion"]))
+	c.ResponseID = first(text(m["id"]), text(m["responseId"]))
+	reason := func(v any) {
+		if s := text(v); s != "" {
+			c.FinishReasons = append(c.FinishReasons, s)
+		}
+	}
+	for _, choice := range list(m["choices"]) {
+		reason(object(choice)["finish_reason"])
+	}
+	for _, candidate := range list(m["candidates"]) {
+		reason(object(candidate)["finishReason"])
+	}
+	reason(m["stop_reason"])
+	reason(m["stopReason"])
+	if text(m["object"]) == "response" {
+		reason(first(text(object(m["incomplete_details"])["reason"]), text(m["status"])))
+	}
+	for _, result := range list(m["results"]) { // Amazon Titan on Bedrock
+		reason(object(result)["completionReason"])
+	}
+	if metrics, ok := m["amazon-bedrock-invocationMetrics"].(map[string]any); ok {
+		c.Usage = usage(metrics)
+	}
+	for _, name := range []string{"usage", "usageMetadata"} {
+		if u, ok := m[name].(map[string]any); ok {
+			c.Usage = usage(u)
+		}
+	}
+}
+
+// usage reads token counts. Anthropic's and Bedrock's input does not include
+// what came from the cache.
+func usage(u map[string]any) Usage {
+	count := func(names ...string) (sum int64, ok bool) {
+		for _, name := range names {
+			if n, isNumber := u[name].(json.Number); isNumber {
+				v, _ := n.Int64()
+				return v, true
+			}
+		}
+		return 0, false
+	}
+	var out Usage
+	var in, outKnown bool
+	out.Input, in = count("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "inputTokenCount")
+	out.Output, outKnown = count("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "outputTokenCount")
+	out.Known = in || outKnown
+	out.CacheRead, _ = count("cache_read_input_tokens", "cacheReadInputTokens", "cachedContentTokenCount")
+	out.CacheWrite, _ = count("cache_creation_input_tokens", "cacheWriteInputTokens")
+	out.Reasoning, _ = count("thoughtsTokenCount")
+	_, separate := u["cache_read_input_tokens"]
+	_, bedrock := u["cacheReadInputTokens"]
+	if separate || bedrock {
+		out.Input += out.CacheRead + out.CacheWrite
+	}
+	out.Output += out.Reasoning // Gemini counts thoughts apart
+	for _, name := range []string{"prompt_tokens_details", "input_tokens_details"} {
+		if n, ok := object(u[name])["cached_tokens"].(json.Number); ok {
+			out.CacheRead, _ = n.Int64()
+		}
+	}
+	for _, name := range []string{"completion_tokens_details", "output_tokens_details"} {
+		if n, ok := object(u[name])["reasoning_tokens"].(json.Number); ok {
+			out.Reasoning, _ = n.Int64()
+		}
+	}
+	return out
+}
+
+func decode(b []byte) (v any) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	_ = d.Decode(&v)
+	return v
+}
+
+// encode is the JSON text of what decode gave, or was made of the same.
+func encode(v any) json.RawMessage {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func object(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
+}
+
+func list(v any) []any {
+	l, _ := v.([]any)
+	return l
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
