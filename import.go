@@ -33,7 +33,7 @@ func (t *Trail) Import(ctx context.Context, events []Event) ([]Receipt, error) {
 	fail := func(i int, err error) { failed.Errs[i], any = err, true }
 	from := 0
 	record := func(to int) {
-		t.recordBounded(ctx, events[from:to], by, receipts[from:to], func(i int, err error) { fail(from+i, err) })
+		t.recordBounded(ctx, events[from:to], handed{text: by}, receipts[from:to], func(i int, err error) { fail(from+i, err) })
 		from = to
 	}
 	for i := range events {

@@ -37,7 +37,7 @@ func (t *Trail) Record(ctx context.Context, ev Event) (Receipt, error) {
 	}
 	var one [1]Receipt
 	var err error
-	t.recordBounded(ctx, []Event{ev}, nil, one[:], func(_ int, e error) { err = e })
+	t.recordBounded(ctx, []Event{ev}, handed{}, one[:], func(_ int, e error) { err = e })
 	return one[0], err
 }
 
@@ -75,6 +75,7 @@ func (t *Trail) record(ctx context.Context, ev *Event, by []byte) (Receipt, erro
 	s.buf, s.digests = s.buf[:0], s.digests[:0]
 	r, err := t.encode(s, ev, by)
 	if err != nil {
+		t.refused.note(err)
 		return Receipt{}, err
 	}
 	r.Index, err = t.append(ctx, s)
@@ -94,7 +95,6 @@ func (t *Trail) encode(s *scratch, ev *Event, by []byte) (Receipt, error) {
 	from := len(s.buf)
 	buf, err := entry.AppendLine(s.buf, ev, &st)
 	if err != nil {
-		t.refused.add(err)
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	d := entry.Digest(buf[from:])
@@ -181,7 +181,7 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 	if r := t.remote.Load(); r != nil {
 		r.recordBatch(ctx, events, receipts, fail)
 	} else {
-		t.recordBounded(ctx, events, nil, receipts, fail)
+		t.recordBounded(ctx, events, handed{}, receipts, fail)
 	}
 	if any {
 		return receipts, failed
@@ -189,10 +189,28 @@ func (t *Trail) RecordBatch(ctx context.Context, events []Event) ([]Receipt, err
 	return receipts, nil
 }
 
+// handed says who has handed events over: their recorded_by, nil for this
+// process; and whether that they happened must be kept where a value can't be.
+type handed struct {
+	text []byte
+	keep bool
+}
+
+// keepFact makes of an event that was refused one that can be recorded, where
+// that is asked for.
+func (t *Trail) keepFact(ev *Event, by handed, why error) bool {
+	if !by.keep || !errors.Is(why, ErrRefused) {
+		return false
+	}
+	now := t.clock.now()
+	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, TraceID: entry.NewTraceID(), RecordedBy: by.text, MaxLine: t.opts.MaxLine}
+	return entry.KeepFact(ev, &st, t.keys.omittedMAC) == nil
+}
+
 // recordBounded is recordBatch whose wait ctx bounds also where events have
 // keys: what becomes of a key is found out behind the caller's back then, for a
 // retry to find, from a copy of the events, which are the caller's again.
-func (t *Trail) recordBounded(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
+func (t *Trail) recordBounded(ctx context.Context, events []Event, by handed, receipts []Receipt, fail func(int, error)) {
 	keyed := slices.ContainsFunc(events, func(ev Event) bool { return ev.IdempotencyKey != "" })
 	if !keyed || ctx.Done() == nil {
 		t.recordBatch(ctx, events, by, receipts, fail)
@@ -244,7 +262,7 @@ func copyEvent(ev *Event) (Event, error) {
 // recordBatch records events in order, each once if it has an idempotency key,
 // and tells fail of those that were not recorded. Where events have keys ctx must
 // have no end: a retry must find what became of them.
-func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, receipts []Receipt, fail func(int, error)) {
+func (t *Trail) recordBatch(ctx context.Context, events []Event, by handed, receipts []Receipt, fail func(int, error)) {
 	keys, twice := t.takeKeys(events)
 	defer t.keyed.release(keys)
 	s := scratches.Get().(*scratch)
@@ -288,7 +306,12 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 			}
 			if known {
 				flush() // order is kept
-				if receipts[i], err = t.again(ctx, ev, index); err != nil {
+				receipts[i], err = t.again(ctx, ev, index)
+				if err != nil && t.keepFact(ev, by, err) {
+					receipts[i], err = t.again(ctx, ev, index)
+				}
+				if err != nil {
+					t.refused.note(err)
 					fail(i, err)
 				}
 				continue
@@ -297,8 +320,12 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by []byte, rece
 				seen[key] = true
 			}
 		}
-		r, err := t.encode(s, ev, by)
+		r, err := t.encode(s, ev, by.text)
+		if err != nil && t.keepFact(ev, by, err) {
+			r, err = t.encode(s, ev, by.text)
+		}
 		if err != nil {
+			t.refused.note(err)
 			fail(i, err)
 			continue
 		}
@@ -400,7 +427,6 @@ func (t *Trail) again(ctx context.Context, ev *Event, index int64) (Receipt, err
 		RecordedBy: objectText(first.RecordedBy),
 	})
 	if err != nil {
-		t.refused.add(err)
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if !bytes.Equal(again, first.Line()) {
@@ -504,6 +530,13 @@ type refusals struct {
 	mu      sync.Mutex
 	count   int64
 	reasons map[string]int64
+}
+
+// note is add for what is a refusal.
+func (r *refusals) note(err error) {
+	if errors.Is(err, ErrRefused) {
+		r.add(err)
+	}
 }
 
 // maxReasons bounds how many kinds of refusal one entry tells apart.

@@ -296,7 +296,7 @@ func (r *remote) recordBatch(ctx context.Context, events []Event, receipts []Rec
 		left[k] = events[i]
 	}
 	got := make([]Receipt, len(left))
-	r.trail.recordBounded(ctx, left, nil, got, func(k int, err error) { fail(waiting[k], err) })
+	r.trail.recordBounded(ctx, left, handed{}, got, func(k int, err error) { fail(waiting[k], err) })
 	for k, i := range waiting {
 		receipts[i] = got[k]
 	}

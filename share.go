@@ -143,7 +143,7 @@ func (s sharedTrail) Record(ctx context.Context, by socket.Peer, events []entry.
 		for i := range results {
 			results[i].Err = nil
 		}
-		s.t.recordBatch(ctx, events, by.RecordedBy(), receipts, func(i int, err error) { results[i].Err = err })
+		s.t.recordBatch(ctx, events, handed{text: by.RecordedBy()}, receipts, func(i int, err error) { results[i].Err = err })
 		for i := range results {
 			results[i].Receipt = receipts[i]
 		}

@@ -165,7 +165,7 @@ func (t *Trail) takeInEvent(item spool.Item, by []byte) error {
 	if ev.IdempotencyKey == "" {
 		ev.IdempotencyKey = "spool:" + item.ID
 	}
-	t.recordBatch(context.Background(), []Event{ev}, by, make([]Receipt, 1), func(_ int, e error) { err = e })
+	t.recordBatch(context.Background(), []Event{ev}, handed{text: by}, make([]Receipt, 1), func(_ int, e error) { err = e })
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
 		return nil
 	}
