@@ -86,6 +86,11 @@ func (t *Trail) Capture(ctx context.Context, ev Event) (Receipt, error) {
 		}
 	}
 	r, err := t.RecordFact(ctx, ev)
+	if err == nil && t.owes.CompareAndSwap(true, false) {
+		if r := t.remote.Load(); r != nil {
+			r.deliver()
+		}
+	}
 	if err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) || errors.Is(err, ErrReadOnly) {
 		return r, err
 	}
@@ -93,7 +98,9 @@ func (t *Trail) Capture(ctx context.Context, ev Event) (Receipt, error) {
 	if err := c.prepare(&ev); err != nil {
 		return Receipt{}, fmt.Errorf("capture: %w: %w", ErrRefused, err)
 	}
-	if err := c.put(ev, err); err != nil {
+	err = c.put(ev, err)
+	t.owes.Store(true)
+	if err != nil {
 		return Receipt{}, fmt.Errorf("capture: %w", err)
 	}
 	return Receipt{}, nil
@@ -177,7 +184,7 @@ func (c *capture) run(ctx context.Context, ev Event) error {
 	go func() {
 		defer close(c.left)
 		c.hold(func(t *Trail) error {
-			if len(ev.Omitted()) > 0 && !t.holds() {
+			if _, yes := others(t.opts.fs, t.dir); len(ev.Omitted()) > 0 && !t.holds() && !yes {
 				return errUntold
 			}
 			_, err := t.Record(context.Background(), ev)
@@ -271,6 +278,8 @@ func (c *capture) put(ev Event, why error) error {
 	dirs := spoolDirs(c.dir, c.log, c.stateDir())
 	if _, err := os.Stat(c.dir); err != nil {
 		dirs = dirs[1:] // there is no trail, or none that this user can see
+	} else if _, yes := others(durable.OS, c.dir); yes {
+		dirs = dirs[1:] // this user's next opening delivers it
 	}
 	errs := []error{why}
 	for _, dir := range dirs {

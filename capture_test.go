@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
@@ -179,6 +182,108 @@ func TestCaptureGoesToTheStateDirectoryWhereThereIsNoTrail(t *testing.T) {
 		if e.Action != fmt.Sprint("step ", i) {
 			t.Errorf("entry %d is %s", i, e.Action)
 		}
+	}
+}
+
+// TestASpoolThatCannotBeReadKeepsNobodyFromRecording: it is named, and the trail
+// opens.
+func TestASpoolThatCannotBeReadKeepsNobodyFromRecording(t *testing.T) {
+	var warned []string
+	opts := &Options{StateDir: t.TempDir(), Warn: func(err error) { warned = append(warned, err.Error()) }, quiet: true}
+	path := filepath.Join(t.TempDir(), "a.jsonl")
+	mustClose(t, path, opts)
+	if err := os.WriteFile(filepath.Join(trailDir(path), "spool"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trail, err := Open(path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trail.Record(t.Context(), event("a", "x")); err != nil {
+		t.Error(err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Error(err)
+	}
+	if len(warned) == 0 || !strings.Contains(strings.Join(warned, "\n"), "spool") {
+		t.Errorf("warned: %q", warned)
+	}
+}
+
+// captureChild makes the test binary a process that captures an event in the
+// trail it names, and with it loses one.
+const captureChild = "KAIZEN_TEST_CAPTURE_CHILD"
+
+func init() {
+	path := os.Getenv(captureChild)
+	if path == "" {
+		return
+	}
+	err := Capture(context.Background(), path, nil, event("captured", os.Getenv("KAIZEN_TEST_ACTION")))
+	if os.Getenv("KAIZEN_TEST_ACTION") == "lose" {
+		err = errors.Join(err, spool.Lose(durable.OS, pin.Below(pin.DefaultDir(), "spool", path)))
+	}
+	fmt.Print(err)
+	os.Exit(0)
+}
+
+// TestWhatWaitsForAnotherUsersTrailIsDelivered: the holder does not look into the
+// state directory of a member of its socket's group, so the member's next opening
+// hands it over.
+func TestWhatWaitsForAnotherUsersTrailIsDelivered(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	dir := openFolder(t)
+	path, home := filepath.Join(dir, "a.jsonl"), filepath.Join(dir, "home")
+	program, err := os.ReadFile(must(os.Executable()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "member"), program, 0o755), os.Mkdir(home, 0o700), os.Chown(home, shipperUID, shipperGID)); err != nil {
+		t.Fatal(err)
+	}
+	run := func(action string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "member"), "-test.run=^$")
+		cmd.Env, cmd.Dir = []string{captureChild + "=" + path, "KAIZEN_TEST_ACTION=" + action, "HOME=" + home}, dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: shipperUID, Gid: shipperGID}}
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "<nil>" {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	waiting := func() []string {
+		return spooledFiles(t, pin.Below(filepath.Join(home, ".local", "state", "kaizen-audit", "known"), "spool", path))
+	}
+	opts := &Options{StateDir: t.TempDir(), SocketGroup: fmt.Sprint(shipperGID)}
+	mustClose(t, path, opts)
+	run("one")
+	run("lose")
+	if n := len(waiting()); n != 3 {
+		t.Fatalf("%d files wait, want two events and what was lost", n)
+	}
+	trail, err := Open(path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trail.Close()
+	run("three")
+	if left := waiting(); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+	got, err := collect(trail.scan(t.Context(), Query{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var actions []string
+	for _, e := range got {
+		actions = append(actions, e.Action)
+		if e.RecordedBy.Text("principal") != fmt.Sprint("uid:", shipperUID) || e.RecordedBy.Text("via") != "socket" {
+			t.Errorf("%s", e.Line())
+		}
+	}
+	if want := "one lose capture_lost three"; strings.Join(actions, " ") != want {
+		t.Errorf("recorded: %q, want %s", actions, want)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 )
 
 // TestUnfitFileSystemIsRefused: no trail is made where locks do not hold unless
@@ -110,6 +111,14 @@ func TestRootWritesNobodyElsesTrail(t *testing.T) {
 	}
 	if len(warned) != 1 || !strings.Contains(warned[0], "this reading could not be recorded") {
 		t.Errorf("warned: %q", warned)
+	}
+	// What root captures waits where root's next opening finds it: a spool of
+	// root's beside the trail would keep its owner from opening it.
+	if err := Capture(t.Context(), log, opts, event("captured", "by root")); err != nil {
+		t.Error(err)
+	}
+	if items := spooledFiles(t, pin.Below(opts.StateDir, "spool", log)); len(items) != 1 {
+		t.Errorf("in root's own spool: %q", items)
 	}
 	err = filepath.WalkDir(filepath.Join(dir, "a.trail"), func(name string, _ os.DirEntry, err error) error {
 		if owner, statErr := durable.OwnerOf(durable.OS, name); err != nil || statErr != nil || owner != other {

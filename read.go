@@ -239,8 +239,8 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 			return nil
 		}
 	}
-	if errors.Is(err, errOthers) {
-		return err // nor could its owner read what root puts into the spool
+	if _, yes := others(t.opts.fs, t.dir); yes {
+		return err // its owner could not read what this user puts into the spool
 	}
 	item, encodeErr := spoolItem(o, t.clock.now())
 	if encodeErr != nil {

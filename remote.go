@@ -9,11 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
+	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
 const (
@@ -77,7 +80,72 @@ func (t *Trail) openRemote(why error) error {
 			t.warn(fmt.Errorf("option %s is its holder's to set as long as %w", o.name, why))
 		}
 	}
-	return t.openReader()
+	if err := t.openReader(); err != nil {
+		return err
+	}
+	r.deliver()
+	return nil
+}
+
+// deliver hands to the holder what waits below this user's state directory for a
+// trail of another user's: that one looks into its own. It goes on for
+// drainAtOpen at most, since an agent may wait for it; the next opening goes on.
+// The holder's socket has no word for what was left out of an event: its
+// replacement stands there, and nothing in policy.
+func (r *remote) deliver() {
+	t := r.trail
+	state := t.stateDir()
+	if _, yes := others(t.opts.fs, t.dir); !yes || !t.onDisk() || state == "" {
+		return
+	}
+	dir := pin.Below(state, "spool", t.path)
+	ctx, cancel := context.WithTimeout(context.Background(), drainAtOpen)
+	defer cancel()
+	for item, err := range spool.All(t.opts.fs, dir) {
+		if err == nil {
+			err = r.deliverItem(ctx, item)
+		}
+		if ctx.Err() != nil {
+			t.owes.Store(true)
+			return
+		}
+		if err != nil {
+			t.warn(err)
+		}
+	}
+	err := spool.TakeLost(t.opts.fs, dir, func(id string, count int64) error {
+		failed := false
+		_, err := r.record(ctx, &Event{
+			EventType: "CAPTURE_LOST", AgentID: "capture", Action: "capture_lost", Success: &failed,
+			Inputs: Of(map[string]any{"count": count}), IdempotencyKey: "spool:" + id,
+		})
+		return err
+	})
+	if err != nil {
+		t.warn(fmt.Errorf("spool: %w", err))
+	}
+}
+
+// deliverItem records an event through the holder and removes its file. One that
+// is refused has come to its end: an entry of the holder's says so.
+func (r *remote) deliverItem(ctx context.Context, item spool.Item) error {
+	if item.Event == nil {
+		return nil // a reading: another user's trail is not read
+	}
+	ev, err := entry.ParseEvent(item.Event)
+	if err != nil {
+		return fmt.Errorf("spool/%s: %w", filepath.Base(item.File), err)
+	}
+	if ev.IdempotencyKey == "" {
+		ev.IdempotencyKey = "spool:" + item.ID
+	}
+	if _, err := r.record(ctx, &ev); err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrConflict) {
+		return err
+	}
+	if err := r.trail.opts.fs.Remove(item.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // openAsMember opens a trail whose files this user may not read, if its holder
@@ -99,6 +167,7 @@ func (r *remote) openAsMember(why error) error {
 	}
 	r.member, r.client, t.known = true, c, true
 	t.remote.Store(r)
+	r.deliver()
 	return nil
 }
 

@@ -1,15 +1,18 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
@@ -37,6 +40,14 @@ func spoolDirs(dir, log, state string) []string {
 		dirs = append(dirs, pin.Below(state, "spool", log))
 	}
 	return dirs
+}
+
+// others gives the user to whom a trail belongs, if that is another one than this
+// process's. What this one puts beside such a trail its owner could not read, and
+// a directory that root makes there would even keep the owner out.
+func others(fsys durable.FS, dir string) (owner int, yes bool) {
+	owner, err := durable.OwnerOf(fsys, dir)
+	return owner, err == nil && owner >= 0 && owner != os.Geteuid()
 }
 
 // drainer takes the spool in.
@@ -102,20 +113,36 @@ func (t *Trail) drainSpool(enough func() bool) error {
 			case err == nil:
 			case errors.Is(err, ErrFull), errors.Is(err, ErrStopped), errors.Is(err, ErrClosed), errors.Is(err, errTakeIn):
 				return err
-			case !t.drainer.told[item.File]:
-				// It stays where it is; another opening names it again.
-				t.warn(err)
-				if t.drainer.told == nil {
-					t.drainer.told = map[string]bool{}
-				}
-				t.drainer.told[item.File] = true
+			default:
+				t.drainer.tell(t, cmp.Or(item.File, dir), err)
 			}
 		}
-		if err := spool.TakeLost(t.opts.fs, dir, t.takeInLost); err != nil {
-			return fmt.Errorf("spool: %w", err)
+		var trouble error // of the trail
+		err := spool.TakeLost(t.opts.fs, dir, func(id string, count int64) error {
+			trouble = t.takeInLost(id, count)
+			return trouble
+		})
+		switch {
+		case trouble != nil:
+			return fmt.Errorf("spool: %w", trouble)
+		case err != nil:
+			t.drainer.tell(t, filepath.Join(dir, "lost"), fmt.Errorf("spool: %w", err))
 		}
 	}
 	return nil
+}
+
+// tell names a file that can't be taken in, once: it stays where it is, keeps
+// nobody from recording, and another opening names it again.
+func (d *drainer) tell(t *Trail, file string, err error) {
+	if d.told[file] {
+		return
+	}
+	t.warn(err)
+	if d.told == nil {
+		d.told = map[string]bool{}
+	}
+	d.told[file] = true
 }
 
 // errTakeIn is a trouble of the trail, not of the item.

@@ -49,6 +49,7 @@ type Trail struct {
 	refused  refusals
 	losses   losses
 	drainer  drainer
+	owes     atomic.Bool // something waits in the spool that its holder may not look into
 	sealing  sealing
 
 	server *socket.Server // nil where nobody can connect
