@@ -16,6 +16,21 @@ func (s *Server) Conns() int {
 	return len(s.conns)
 }
 
+// Unanswered is how many calls of a client wait for an answer.
+func (c *Client) Unanswered() int {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return len(c.stream.queue) - c.stream.first
+}
+
+// Unwritten says that a client has events that it has not yet written. The
+// buffer of what was written comes back when it is.
+func (c *Client) Unwritten() bool {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return len(c.stream.pending) > 0 || c.stream.spare == nil
+}
+
 // LongLinesLeft is what long lines of the own user may still have.
 func (s *Server) LongLinesLeft() int64 { return s.own.left.Load() }
 

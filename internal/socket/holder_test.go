@@ -21,13 +21,13 @@ type memoryHolder struct {
 	maxLine int
 	keep    bool
 	gate    chan struct{} // when not nil, Record waits for it
+	reached chan struct{} // when not nil, it gets an element for each Record
 
 	mu       sync.Mutex
 	lines    [][]byte
 	by       []socket.Peer
 	keys     map[string]entry.Receipt
 	count    int64
-	largest  int // batch
 	refused  int
 	readings []socket.Reading
 }
@@ -43,6 +43,9 @@ func (h *memoryHolder) Info(context.Context) (socket.Info, error) {
 }
 
 func (h *memoryHolder) Record(_ context.Context, by socket.Peer, events []entry.Event, d socket.Durability, results []socket.Result) {
+	if h.reached != nil {
+		h.reached <- struct{}{}
+	}
 	if h.gate != nil {
 		<-h.gate
 	}
@@ -50,7 +53,6 @@ func (h *memoryHolder) Record(_ context.Context, by socket.Peer, events []entry.
 	var line []byte
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.largest = max(h.largest, len(events))
 	for i := range events {
 		ev := &events[i]
 		if r, ok := h.keys[ev.IdempotencyKey]; ok && ev.IdempotencyKey != "" {
