@@ -67,7 +67,7 @@ type importedSessions struct {
 }
 
 func (a *app) importSessions(cmd *cobra.Command, names []string, format string) (err error) {
-	files, err := sessionFiles(names)
+	files, err := a.sessionFiles(names)
 	if err != nil {
 		return err
 	}
@@ -175,20 +175,32 @@ type sessionFile struct {
 }
 
 // sessionFiles finds the session files below names, the one that ended last at
-// the end: the newest entry is then the newest session's.
-func sessionFiles(names []string) ([]sessionFile, error) {
+// the end: the newest entry is then the newest session's. What can't be read
+// below a directory is named, and the rest goes on.
+func (a *app) sessionFiles(names []string) ([]sessionFile, error) {
 	var files []sessionFile
 	for _, name := range names {
-		err := filepath.WalkDir(name, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
+		root, err := filepath.EvalSymlinks(name) // a walk follows no links
+		if err != nil {
+			return nil, err
+		}
+		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			var last time.Time
+			if err == nil {
+				if !d.Type().IsRegular() || path != root && filepath.Ext(path) != ".jsonl" {
+					return nil
+				}
+				last, err = lastTime(path)
+			}
+			switch {
+			case err == nil:
+				files = append(files, sessionFile{path, last})
+			case path == root:
 				return err
+			default:
+				a.incomplete("%v", err)
 			}
-			if !d.Type().IsRegular() || path != name && filepath.Ext(path) != ".jsonl" {
-				return nil
-			}
-			last, err := lastTime(path)
-			files = append(files, sessionFile{path, last})
-			return err
+			return nil
 		})
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,6 +154,39 @@ func TestPermissionDenied(t *testing.T) {
 		code, out, errs := run(append(args, "--log", "closed/a.jsonl")...)
 		if code != exitIO || !strings.Contains(errs, "permission denied") || strings.Contains(out+errs, "damaged") {
 			t.Errorf("%v: exit code %d\n%s%s", args, code, out, errs)
+		}
+	}
+}
+
+// TestSessionsThatCannotBeReadAreNamed: one closed directory keeps nobody from
+// importing the others.
+func TestSessionsThatCannotBeReadAreNamed(t *testing.T) {
+	dir, run := asNobody(t)
+	const session = `{"type":"user","uuid":"u1","sessionId":"s","timestamp":"2026-02-01T10:00:00Z","message":{"content":"Hello"}}` + "\n"
+	for _, d := range []struct {
+		name string
+		mode os.FileMode
+	}{{"", 0o755}, {"closed", 0o700}, {"open", 0o755}} {
+		if err := os.Mkdir(filepath.Join(dir, "projects", d.name), d.mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, mode := range map[string]os.FileMode{"closed/a.jsonl": 0o644, "open/a.jsonl": 0o644, "open/b.jsonl": 0o600} {
+		if err := os.WriteFile(filepath.Join(dir, "projects", name), []byte(session), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := filepath.Join(dir, "own")
+	if err := errors.Join(os.Mkdir(own, 0o700), os.Chown(own, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := run("import", "claude-code", "projects", "--log", "own/a.jsonl", "--format", "json")
+	if code != exitPartly || !strings.Contains(out, `"recorded": 1,`) {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	for _, name := range []string{"projects/closed", "projects/open/b.jsonl"} {
+		if !strings.Contains(errs, name+": permission denied") {
+			t.Errorf("%s is not named:\n%s", name, errs)
 		}
 	}
 }
