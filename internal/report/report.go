@@ -71,6 +71,11 @@ type Report struct {
 	// other numbers.
 	AdoptedLines  int64 `json:"adopted_lines"`
 	AdoptedBroken int64 `json:"adopted_broken_lines,omitempty"`
+	// Telemetry counts the model and tool calls that came over OTLP,
+	// WithoutContent those of them whose sender has kept inputs, outputs or both
+	// to itself: evidence that there was a call, not of what was said.
+	Telemetry      int64 `json:"otlp_calls,omitempty"`
+	WithoutContent int64 `json:"otlp_calls_without_content,omitempty"`
 	// Unattributed counts entries that are encrypted as a whole, so that their
 	// agent can't be read here. They are in TotalEntries.
 	Unattributed int64 `json:"unattributed_entries"`
@@ -174,6 +179,12 @@ func (b *Builder) Add(e entry.Entry) {
 	if whole {
 		r.Unattributed++
 		return
+	}
+	if (e.EventType == entry.LLMCall || e.EventType == entry.ToolUse) && e.RecordedBy.Text("via") == "otlp" {
+		r.Telemetry++
+		if e.Metadata.Text("content_missing") != "" {
+			r.WithoutContent++
+		}
 	}
 	a := b.agent(e.AgentID)
 	a.Operations++

@@ -55,7 +55,7 @@ func line(t *testing.T, index int64, agent, eventType, action, at string, ms flo
 
 var generated = time.Date(2025, 10, 26, 10, 53, 45, 123_999_999, time.UTC)
 
-// documented adds what issue 2's example was made of, 1,234 agents' entries.
+// documented adds what the documented example was made of, 1,234 agents' entries.
 func documented(t *testing.T, b *Builder) {
 	index := int64(0)
 	add := func(agent, eventType, action, at string, ms float64, ok bool) {
@@ -180,6 +180,26 @@ func TestOnlyTheTrailsOwnAreApart(t *testing.T) {
 	b.Add(line(t, 2, "kaizen-audit", "AUDIT_QUERY", "x", "2025-10-26T10:00:00Z", 1, true, ""))
 	if r := b.Report(); r.TotalEntries != 2 || r.OwnEntries != 1 || len(r.Agents) != 2 {
 		t.Errorf("%d entries, %d own, %d agents; want 2, 1, 2", r.TotalEntries, r.OwnEntries, len(r.Agents))
+	}
+}
+
+// What senders of OTLP have kept to themselves is counted among the calls that
+// came that way, and the report says where the switch is.
+func TestCallsWithoutContentAreCounted(t *testing.T) {
+	const otlp, missing = `,"recorded_by":{"via":"otlp"}`, `,"metadata":{"content_missing":"inputs,outputs"}`
+	b := New(Meta{Generated: generated, RetentionDays: 2555})
+	for i, e := range []struct{ eventType, more string }{
+		{"LLM_CALL", otlp + missing}, {"TOOL_USE", otlp + missing}, {"LLM_CALL", otlp}, {"SPAN", otlp}, {"LLM_CALL", missing}, {"LLM_CALL", ""},
+	} {
+		b.Add(line(t, int64(i), "a", e.eventType, "x", "2025-10-26T10:00:00Z", 1, true, e.more))
+	}
+	var out bytes.Buffer
+	r := b.Report()
+	if err := r.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nCalls without content: 2 of 3 that came over OTLP (66.7%); docs/otlp.md names each sender's switch\n"; !strings.Contains(out.String(), want) || r.WithoutContent != 2 || r.Telemetry != 3 {
+		t.Errorf("%d of %d\n%s", r.WithoutContent, r.Telemetry, out.String())
 	}
 }
 

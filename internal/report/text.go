@@ -47,6 +47,10 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.AdoptedLines > 0 {
 		line("Adopted lines: %s, %s of them no entries (integrity only from their adoption on)", count(r.AdoptedLines), count(r.AdoptedBroken))
 	}
+	if r.WithoutContent > 0 {
+		line("Calls without content: %s of %s that came over OTLP (%.1f%%); docs/otlp.md names each sender's switch",
+			count(r.WithoutContent), count(r.Telemetry), 100*float64(r.WithoutContent)/float64(r.Telemetry))
+	}
 	if r.Unattributed > 0 {
 		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
 	}
