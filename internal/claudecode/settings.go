@@ -14,8 +14,10 @@ import (
 // most; the agent gives all hooks of a session's end this time too.
 const hookTimeout = 5
 
-// ours tells whether a hook's command is one that Install wrote.
-var ours = regexp.MustCompile(`\bhook claude-code( |$)`).MatchString
+// ours tells whether a hook's command is one that Install wrote: it runs this
+// program, or one of another name with the trail's path behind it. Other programs
+// have hooks called like that.
+var ours = regexp.MustCompile(`\bkaizen-audit'? hook claude-code( |$)| hook claude-code --log `).MatchString
 
 // Install adds a hook for each of Events, which runs command, to the text of a
 // settings file, empty for none. What was installed before is replaced, and

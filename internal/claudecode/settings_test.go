@@ -3,6 +3,7 @@ package claudecode
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -102,6 +103,20 @@ func TestUninstallTakesOutOnlyWhatIsOurs(t *testing.T) {
 	out, err := Uninstall(in)
 	if err != nil || !json.Valid(out) || bytes.Contains(out, []byte("hook claude-code")) || !bytes.Contains(out, []byte("mine")) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestHooksOfOtherProgramsStay: also those that are called like ours.
+func TestHooksOfOtherProgramsStay(t *testing.T) {
+	const theirs = `{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"tool hook claude-code check"},{"type":"command","command":"/opt/my-hook claude-code --log x"}]}]}}`
+	if out, err := Uninstall([]byte(theirs)); err != nil || string(out) != theirs {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, command := range []string{testCommand, "'/home/me/my tools/kaizen-audit' hook claude-code", "X=1 kaizen-audit hook claude-code", "'/opt/ka 2' hook claude-code --log a.jsonl"} {
+		settings := fmt.Appendf(nil, `{"hooks":{ "Stop":[ {"hooks":[ {"type":"command","command":%q} ]} ]}}`, command)
+		if out, err := Uninstall(settings); err != nil || bytes.Contains(out, []byte("command")) {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
 	}
 }
 
