@@ -652,3 +652,23 @@ func ExampleTrail_StateDir() {
 	fmt.Println(trail.StateDir() == opts.StateDir, trail.WritesAtOnce())
 	// Output: true true
 }
+
+func ExampleTrail_Ingest() {
+	path, opts, done := scratch()
+	defer done()
+
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	span := audit.Event{EventType: audit.ToolUse, AgentID: "qa-agent-001", Action: "tool_use:calculator", IdempotencyKey: "span 1"}
+	for range 2 { // the sender has missed the answer, and sends it again
+		receipts := must(trail.Ingest(context.Background(), "collector-eu", []audit.Event{span}))
+		fmt.Println(len(receipts), receipts[0].Durable)
+	}
+	for e, err := range trail.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		fmt.Println(e.Action, e.RecordedBy.Text("principal"), e.RecordedBy.Text("via"), err)
+	}
+	// Output:
+	// 1 true
+	// 1 true
+	// tool_use:calculator collector-eu otlp <nil>
+}
