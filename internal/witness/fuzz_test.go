@@ -5,7 +5,7 @@ import "testing"
 // A description names a sink or is refused, never both, and the sink's name
 // tells a command's first word at most.
 func FuzzParseSink(f *testing.F) {
-	for _, s := range []string{"", "checkpoints", "file:checkpoints", "exec:", "exec: \t", "exec:/bin/tee -a", "syslog:", "syslog:remote"} {
+	for _, s := range []string{"", "checkpoints", "file:", "file:checkpoints", "exec:", "exec: \t", "exec:/bin/tee -a", "syslog:", "syslog:remote"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

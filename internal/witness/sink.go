@@ -43,10 +43,11 @@ func ParseSink(s string) (Sink, error) {
 		}
 		return syslogSink{}, nil
 	}
-	if s == "" {
-		return nil, errors.New("it is empty")
+	name := strings.TrimPrefix(s, "file:")
+	if name == "" {
+		return nil, errors.New("a file without a name")
 	}
-	return fileSink(strings.TrimPrefix(s, "file:")), nil
+	return fileSink(name), nil
 }
 
 // fileSink appends checkpoints to a file, an empty line between them.
