@@ -128,6 +128,7 @@ type Options struct {
 	manual    bool  // nothing is signed but by hand
 	ring      int64 // bytes; 0 is the default, negative is none
 	ringAfter int64 // commits
+	backlog   int   // acknowledged lines that may wait for the tree; 0 is maxPending
 }
 
 const (
@@ -213,6 +214,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if out.interval == 0 {
 		out.interval = checkpointInterval
+	}
+	if out.backlog == 0 {
+		out.backlog = maxPending
 	}
 	return out, nil
 }

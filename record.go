@@ -105,6 +105,9 @@ func (t *Trail) encode(s *scratch, ev *Event, by []byte) (Receipt, error) {
 
 // append hands lines to the journal and seals when they fill the segment.
 func (t *Trail) append(ctx context.Context, s *scratch) (first int64, err error) {
+	if err := t.signer.admit(ctx); err != nil {
+		return 0, err
+	}
 	first, err = t.journal.Append(ctx, s.buf, s.digests)
 	if err != nil {
 		return 0, explainJournal(err)

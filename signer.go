@@ -26,9 +26,9 @@ const (
 	// retrySign is how long the signer waits after an error.
 	retrySign = time.Second
 	// maxPending is how many acknowledged lines may wait for the tree before
-	// the next commit waits too: a flood is slowed to what tiles can be
-	// written at, and memory stays bounded (16 MB of digests and tiles). A
-	// signer that fails slows nobody down; that it lags is told.
+	// further events wait too: a flood is slowed to what tiles can be written
+	// at, and memory stays bounded (16 MB of digests and tiles, and what is
+	// under way). A signer that fails slows nobody down; that it lags is told.
 	maxPending = 1 << 18
 )
 
@@ -43,7 +43,8 @@ type signer struct {
 	pending   []journal.Digest // acknowledged, not in the tree yet
 	ended     bool             // nobody signs any more
 	since     time.Time        // when the first uncovered one was acknowledged
-	room      *sync.Cond       // pending became shorter, or the signer stopped
+	room      chan struct{}    // closed when crowded ends; made by who waits for it
+	crowded   atomic.Bool      // too many are pending; written under pendingMu
 
 	treeMu  sync.Mutex
 	builder *tree.Builder
@@ -66,7 +67,6 @@ type signer struct {
 
 func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
 	s := &signer{trail: t, store: store, kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1), due: make(chan struct{}, 1), stopped: make(chan struct{})}
-	s.room = sync.NewCond(&s.pendingMu)
 	s.latest.Store(&c)
 	return s
 }
@@ -86,7 +86,7 @@ func (s *signer) stop() {
 		close(s.stopped)
 		s.pendingMu.Lock()
 		s.ended = true
-		s.room.Broadcast()
+		s.crowdLocked()
 		s.pendingMu.Unlock()
 	})
 	s.wg.Wait()
@@ -101,7 +101,8 @@ func (s *signer) close() error {
 	return errors.Join(errs...)
 }
 
-// acknowledged is the journal's callback.
+// acknowledged is the journal's callback. The commit lock is held: it waits for
+// nothing.
 func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
 	s.pendingMu.Lock()
 	first := len(s.pending) == 0
@@ -109,20 +110,56 @@ func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
 	if first {
 		s.since = time.Now()
 	}
-	for len(s.pending) > maxPending && s.failed.Load() == nil && !s.ended {
+	many := s.crowdLocked()
+	s.pendingMu.Unlock()
+	if many {
 		select {
 		case s.hurry <- struct{}{}:
 		default:
 		}
-		s.room.Wait()
 	}
-	s.pendingMu.Unlock()
 	if first {
 		select {
 		case s.kick <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// crowdLocked tells whether too many lines wait for the tree, and lets in who
+// waited for it where that is over; pendingMu is held.
+func (s *signer) crowdLocked() bool {
+	many := len(s.pending) > s.trail.opts.backlog && s.failed.Load() == nil && !s.ended
+	s.crowded.Store(many)
+	if !many && s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
+	return many
+}
+
+// admit waits as long as too many lines wait for the tree. It comes before the
+// journal has an event. The trail's own entries do not wait, nor does who has
+// the commit lock: the signer needs both before it signs.
+func (s *signer) admit(ctx context.Context) error {
+	for s.crowded.Load() {
+		s.pendingMu.Lock()
+		if !s.crowdLocked() {
+			s.pendingMu.Unlock()
+			break
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.pendingMu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // syncDue is the journal's callback too.
@@ -203,7 +240,7 @@ func (s *signer) sign() (err error) {
 			s.failed.Store(nil)
 		}
 		s.pendingMu.Lock()
-		s.room.Broadcast()
+		s.crowdLocked()
 		s.pendingMu.Unlock()
 	}()
 	size, err := s.trail.journal.Sync()
@@ -232,6 +269,7 @@ func (s *signer) growLocked(size int64) {
 	n := min(max(size-s.builder.Size(), 0), int64(len(s.pending)))
 	take := s.pending[:n]
 	s.pending = append([]journal.Digest(nil), s.pending[n:]...)
+	s.crowdLocked()
 	if len(s.pending) > 0 {
 		s.since = time.Now()
 		select {
