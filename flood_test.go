@@ -1,12 +1,20 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
 )
 
 // A flood is slowed down to what the tree can be written at. What the trail has to
@@ -82,5 +90,97 @@ func TestAContextBoundsTheWaitForTheTree(t *testing.T) {
 	trail.signer.signing.Unlock()
 	if _, err := trail.Record(context.Background(), event("a", "step")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Refusals that can't be recorded on a full disk are told when there is room.
+func TestRefusalsOutlastAFullDisk(t *testing.T) {
+	m := newMem(t)
+	trail, err := Open(memLog, memOptions(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuse := func() {
+		if _, err := trail.Record(context.Background(), Event{AgentID: "a"}); !errors.Is(err, ErrRefused) {
+			t.Fatal(err)
+		}
+	}
+	refuse()
+	m.SetCapacity(m.Used())
+	for err = nil; err == nil; { // what is reserved is used up
+		ev := event("a", "step")
+		ev.Inputs = Of(map[string]any{"v": strings.Repeat("x", 1<<20)})
+		_, err = trail.Record(context.Background(), ev)
+	}
+	for err = nil; err == nil; {
+		_, err = trail.Record(context.Background(), event("a", "step"))
+	}
+	if err := trail.flushRefusals(context.Background()); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	refuse()
+	m.SetCapacity(0)
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := allLines(t, m, memLog)
+	if !slices.ContainsFunc(lines, func(l []byte) bool {
+		return bytes.Contains(l, []byte(`"count":2,"reasons":{"event_type: is required":2}`))
+	}) {
+		t.Errorf("%s", bytes.Join(lines[max(0, len(lines)-3):], nil))
+	}
+}
+
+// A trail that was closed, after its holder had gone, does not become the holder.
+func TestClosedMeansThatTheLockIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	opts := &Options{StateDir: t.TempDir()}
+	holder, err := Open(path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := other.remote.Load()
+	if err := errors.Join(holder.Close(), other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.client = nil // whoever looked for a holder last had found that it was gone
+	for range 20 { // a Record that began before Close
+		if c, err := r.holder(context.Background(), nil); !errors.Is(err, ErrClosed) {
+			t.Fatalf("%v, %v", c, err)
+		}
+	}
+}
+
+// An opening that fails leaves nothing running.
+func TestAnOpeningThatFailsLeavesNoGoroutine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	trail, err := Open(path, &Options{StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := durabletest.NewFaults(durable.OS, func(op durabletest.Op) durabletest.Action {
+		if op.Kind == "write" && op.Name == path { // its AUDIT_START
+			return durabletest.FailBefore(syscall.ENOSPC)
+		}
+		return durabletest.Pass
+	})
+	before := runtime.NumGoroutine()
+	for range 5 {
+		if _, err := Open(path, &Options{fs: f, CheckpointTo: []string{filepath.Join(t.TempDir(), "to")}}); !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
 	}
 }

@@ -563,14 +563,19 @@ func (r *refusals) add(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.count++
+	r.countLocked(strings.Clone(reason), 1) // the event's memory may be used again
+}
+
+// countLocked counts a reason; mu is held.
+func (r *refusals) countLocked(reason string, n int64) {
 	if r.reasons == nil {
 		r.reasons = map[string]int64{}
 	}
 	if _, ok := r.reasons[reason]; !ok && len(r.reasons) >= maxReasons {
 		reason = "other"
 	}
-	r.count++
-	r.reasons[strings.Clone(reason)]++ // the event's memory may be used again
+	r.reasons[reason] += n
 }
 
 // NoteRefused counts an event that was refused before it could be given to
@@ -581,24 +586,33 @@ func (t *Trail) NoteRefused(err error) { t.refused.add(err) }
 // eventsRefused is the type of the entry about refusals.
 const eventsRefused = "AUDIT_REFUSED"
 
-// take gives the entry about what was refused since the last time, if anything.
-func (r *refusals) take() (o ownEntry, some bool) {
+// tell has do record the entry about what was refused since the last time, if
+// anything was. Where do can't, the next time tells of it.
+func (r *refusals) tell(do func(ownEntry) error) error {
+	r.mu.Lock()
+	count, reasons := r.count, r.reasons
+	r.count, r.reasons = 0, nil
+	r.mu.Unlock()
+	if count == 0 {
+		return nil
+	}
+	err := do(ownEntry{eventType: eventsRefused, action: "events_refused", failed: true,
+		outputs: map[string]any{"count": count, "reasons": reasons}})
+	if err == nil || errors.Is(err, ErrUnknown) {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o = ownEntry{eventType: eventsRefused, action: "events_refused", failed: true,
-		outputs: map[string]any{"count": r.count, "reasons": r.reasons}}
-	some = r.count > 0
-	r.count, r.reasons = 0, nil
-	return o, some
+	r.count += count
+	for reason, n := range reasons {
+		r.countLocked(reason, n)
+	}
+	return err
 }
 
 // flushRefusals records what was refused since the last time.
 func (t *Trail) flushRefusals(ctx context.Context) error {
-	o, some := t.refused.take()
-	if !some {
-		return nil
-	}
-	return t.recordOwn(ctx, o)
+	return t.refused.tell(func(o ownEntry) error { return t.recordOwn(ctx, o) })
 }
 
 // noteSteps records large steps of the clock.

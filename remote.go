@@ -185,6 +185,11 @@ func (r *remote) holder(ctx context.Context, bad *socket.Client) (*socket.Client
 	if r.trail.holds() {
 		return nil, nil
 	}
+	select {
+	case <-r.closing: // whoever is closed takes no lock any more
+		return nil, ErrClosed
+	default:
+	}
 	if r.client != nil && r.client != bad {
 		return r.client, nil
 	}
@@ -408,13 +413,9 @@ func (r *remote) tellRefusals(after time.Duration) {
 	if r.member || now-last < int64(after) || !r.told.CompareAndSwap(last, now) || r.trail.holds() {
 		return // a member may record events and nothing else; a holder's signer tells
 	}
-	o, some := r.trail.refused.take()
-	if !some {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), tellInterval)
 	defer cancel()
-	if err := r.note(ctx, o); err != nil {
+	if err := r.trail.refused.tell(func(o ownEntry) error { return r.note(ctx, o) }); err != nil {
 		r.trail.warn(fmt.Errorf("that events were refused could not be recorded: %w", err))
 	}
 }

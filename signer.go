@@ -101,6 +101,14 @@ func (s *signer) close() error {
 	return errors.Join(errs...)
 }
 
+// abandon ends the sinks of an opening that failed.
+func (s *signer) abandon() {
+	for _, k := range s.sinks {
+		k.cancel()
+		_ = k.close()
+	}
+}
+
 // acknowledged is the journal's callback. The commit lock is held: it waits for
 // nothing.
 func (s *signer) acknowledged(_ int64, digests []journal.Digest) {

@@ -339,6 +339,7 @@ func (t *Trail) closeWriter() error {
 func (t *Trail) release() {
 	if t.signer != nil {
 		t.signer.stop()
+		t.signer.abandon()
 	}
 	if t.journal != nil {
 		t.journal.Close()
