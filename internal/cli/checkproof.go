@@ -2,12 +2,11 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -63,7 +62,7 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 			return checkKey(key)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			proof, err := readSmall(args[0], a.stdin)
+			proof, err := readSmall(cmd.Context(), args[0], a.stdin)
 			if err != nil {
 				return err
 			}
@@ -73,7 +72,7 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 				if !audit.IsConsistencyProof(proof) {
 					return usagef("%s proves an entry: --line or --digest is needed, not --from", args[0])
 				}
-				old, err := readSmall(from, nil)
+				old, err := readSmall(cmd.Context(), from, nil)
 				if err != nil {
 					return err
 				}
@@ -85,7 +84,7 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 				if audit.IsConsistencyProof(proof) {
 					return usagef("%s proves that a trail extends a checkpoint: --from is needed", args[0])
 				}
-				d, err := a.proofDigest(line, digest)
+				d, err := a.proofDigest(cmd.Context(), line, digest)
 				if err != nil {
 					return err
 				}
@@ -124,25 +123,16 @@ func checkKey(key string) error {
 }
 
 // proofDigest is the digest that a proof is about.
-func (a *app) proofDigest(line, digest string) (d [32]byte, err error) {
+func (a *app) proofDigest(ctx context.Context, line, digest string) (d [32]byte, err error) {
 	if digest != "" {
 		if n, err := hex.Decode(d[:], []byte(digest[:min(len(digest), 64)])); err != nil || n != len(d) || len(digest) != 64 {
 			return d, usagef("--digest: must be 64 hex digits")
 		}
 		return d, nil
 	}
-	in := a.stdin
-	if line != "-" {
-		f, err := os.Open(line)
-		if err != nil {
-			return d, err
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, longestLine+1))
+	data, err := readOperand(ctx, line, a.stdin, longestLine)
 	if err != nil {
-		return d, fmt.Errorf("read the line: %w", err)
+		return d, err
 	}
 	data = bytes.TrimSuffix(data, []byte("\n"))
 	switch {

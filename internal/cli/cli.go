@@ -85,7 +85,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.settings.resolve(cmd.Flags(), a.warn); err != nil {
+			if err := a.settings.resolve(cmd.Context(), cmd.Flags(), a.warn); err != nil {
 				return err
 			}
 			a.started = true

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -50,7 +51,7 @@ word: they may hold a secret.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.checkConfig(cmd.Flags(), args)
+			c, err := a.checkConfig(cmd.Context(), cmd.Flags(), args)
 			if err != nil {
 				return err
 			}
@@ -92,7 +93,7 @@ type effective struct {
 }
 
 // checkConfig finds where every setting comes from, and what is wrong.
-func (a *app) checkConfig(flags *pflag.FlagSet, args []string) (*configCheck, error) {
+func (a *app) checkConfig(ctx context.Context, flags *pflag.FlagSet, args []string) (*configCheck, error) {
 	c := &configCheck{Status: "ok", Problems: []configProblem{}, Environment: []variableProblem{}, Settings: []effective{}}
 	for _, name := range unknownEnvironment(os.Environ()) {
 		c.Environment = append(c.Environment, variableProblem{name, "is no setting of this program", true})
@@ -122,7 +123,7 @@ func (a *app) checkConfig(flags *pflag.FlagSet, args []string) (*configCheck, er
 		a.settings.config, from["config"] = args[0], effective{From: "flag", Source: "FILE"}
 	}
 	if c.File = a.settings.config; c.File != "" {
-		data, err := loadConfig(c.File)
+		data, err := loadConfig(ctx, c.File)
 		if err != nil {
 			return nil, err
 		}

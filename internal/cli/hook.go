@@ -93,7 +93,7 @@ func (a *app) hook(cmd *cobra.Command) error {
 	// what is about to be done anyway.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), hookTime)
 	defer cancel()
-	if err := a.settings.resolve(cmd.Flags(), a.warn); err != nil {
+	if err := a.settings.resolve(ctx, cmd.Flags(), a.warn); err != nil {
 		a.warn(err)
 	}
 	if a.settings.log == "" {

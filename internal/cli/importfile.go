@@ -188,7 +188,7 @@ type importBatch struct {
 const importBytes = 2 << 20
 
 func (f *fileImport) run(ctx context.Context, name string) error {
-	file, err := os.Open(name)
+	file, err := openOperand(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,16 @@ func (f *fileImport) run(ctx context.Context, name string) error {
 
 // mapLines maps all lines into batches.
 func (f *fileImport) mapLines(ctx context.Context, lines <-chan inputLines) error {
-	for m := range lines {
+	for {
+		var m inputLines
+		var more bool
+		select {
+		case m, more = <-lines:
+		case <-ctx.Done(): // a pipe may bring nothing any more
+		}
+		if !more {
+			break
+		}
 		for _, l := range m.lines {
 			if err := f.take(ctx, l); err != nil {
 				return err

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"io"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -53,7 +50,7 @@ The reading is recorded.`,
 			var old []byte
 			if from != "" {
 				var err error
-				if old, err = readSmall(from, nil); err != nil {
+				if old, err = readSmall(cmd.Context(), from, nil); err != nil {
 					return err
 				}
 			}
@@ -82,25 +79,4 @@ The reading is recorded.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "an older signed checkpoint")
 	return cmd
-}
-
-// readSmall reads a whole small file; "-" is stdin where that is given.
-func readSmall(name string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if name != "-" || stdin == nil {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxProof+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if len(data) > maxProof {
-		return nil, usagef("%s: longer than %d bytes", name, maxProof)
-	}
-	return data, nil
 }

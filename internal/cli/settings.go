@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,7 +102,7 @@ func (s *settings) options() audit.Options {
 // resolve gives flags that are settings and were not given their value from
 // the environment or the file. The whole file is checked, also what the
 // command does not need.
-func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
+func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(error)) error {
 	for _, name := range unknownEnvironment(os.Environ()) {
 		warn(fmt.Errorf("environment: %s is no setting of this program", report.Printable(name)))
 	}
@@ -132,7 +133,7 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 	if s.config == "" {
 		return nil
 	}
-	values, err := readConfig(s.config)
+	values, err := readConfig(ctx, s.config)
 	if err != nil {
 		return err
 	}
@@ -229,8 +230,8 @@ func configError(format string, args ...any) error {
 // maxConfig is far above any configuration, and bounds what a wrong path costs.
 const maxConfig = 1 << 20
 
-func readConfig(name string) ([]configValue, error) {
-	data, err := loadConfig(name)
+func readConfig(ctx context.Context, name string) ([]configValue, error) {
+	data, err := loadConfig(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -241,20 +242,15 @@ func readConfig(name string) ([]configValue, error) {
 	return values, nil
 }
 
-func loadConfig(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
+func loadConfig(ctx context.Context, name string) ([]byte, error) {
+	data, err := readOperand(ctx, name, nil, maxConfig)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, configError("config %s: there is no such file", name)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("config %s: %w", name, err)
-	}
-	if info.Size() > maxConfig {
+	case len(data) > maxConfig:
 		return nil, configError("config %s: longer than %d bytes", name, maxConfig)
-	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("config %s: %w", name, err)
 	}
 	return data, nil
 }

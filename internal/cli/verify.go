@@ -39,7 +39,7 @@ fails where there is neither.`,
 			}
 			if checkpoint != "" {
 				var err error
-				if opts.Checkpoint, err = readSmall(checkpoint, nil); err != nil {
+				if opts.Checkpoint, err = readSmall(cmd.Context(), checkpoint, nil); err != nil {
 					return err
 				}
 			}
