@@ -72,7 +72,7 @@ func TestAdviceLeadsOut(t *testing.T) {
 		{"all is lost", lose("LOG", "DIR"), ""},
 	}
 	for _, pinned := range []bool{true, false} {
-		for _, first := range []string{"record", "init", "query", "info", "rotate", "init --successor-of"} {
+		for _, first := range []string{"record", "init", "query", "info", "rotate", "verify", "init --successor-of"} {
 			for _, state := range states {
 				t.Run(fmt.Sprintf("%s, %s, pinned %v", state.name, first, pinned), func(t *testing.T) {
 					pins := t.TempDir()
@@ -102,7 +102,7 @@ func TestAdviceLeadsOut(t *testing.T) {
 					for {
 						done = append(done, args)
 						code, said := do(args...)
-						if (code == exitDone || code == exitPartly) && (args[0] == "query" || args[0] == "info") {
+						if (code == exitDone || code == exitPartly) && slices.Contains([]string{"query", "info", "verify"}, args[0]) {
 							return // what is left can be read, and what is missing is named
 						}
 						if code == 0 {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
 )
@@ -62,7 +63,8 @@ fails where there is neither.`,
 			case err != nil || shown != nil:
 				return errors.Join(err, shown)
 			case r.Status != verify.Intact:
-				return failedError{hinted{errors.New(r.Detail), "leave the files as they are, and look who could change them; kaizen-audit init --successor-of sets them aside and begins a new trail"}}
+				return failedError{hinted{errors.New(r.Detail), "leave the files as they are, and look who could change them; to set them aside and go on in a new trail: kaizen-audit init --successor-of " +
+					advice.Quote(a.settings.log) + " --log " + advice.Quote(a.settings.log)}}
 			}
 			return nil
 		},
