@@ -966,6 +966,9 @@ func TestCheckpointTo(t *testing.T) {
 		if err != nil || !bytes.Contains(got, last) {
 			t.Errorf("%s: the last checkpoint did not arrive: %v\n%s", filepath.Base(name), err, got)
 		}
+		if r, err := VerifyPath(context.Background(), trail.Path(), &VerifyOptions{Checkpoint: got}); err != nil || r.Status != "intact" || r.Anchor != "checkpoint" {
+			t.Errorf("%s: verified with all that arrived: %+v, %v", filepath.Base(name), r, err)
+		}
 	}
 	if !bytes.Contains(bytes.Join(allLines(t, durable.OS, trail.Path()), nil), []byte("AUDIT_LOSS")) {
 		t.Error("no AUDIT_LOSS")

@@ -17,9 +17,11 @@ type VerifyOptions struct {
 	// Key is the verifier key to trust; empty means the pinned one, else the
 	// trail's own.
 	Key string
-	// Checkpoint is an older signed checkpoint from outside the trail; nil for
-	// none. What is no checkpoint (ErrNoCheckpoint), or another trail's
-	// (ErrOtherTrail), says nothing of the trail: there is no report then.
+	// Checkpoint is an older signed checkpoint from outside the trail, or several
+	// behind each other, as Options.CheckpointTo appends them to a file: each must be a prefix of the trail, and those of other trails are
+	// passed over. nil is none. What is no checkpoint (ErrNoCheckpoint), or only
+	// another trail's (ErrOtherTrail), says nothing of the trail: there is no
+	// report then.
 	Checkpoint []byte
 	// RequireAnchor makes a trail that is consistent with itself only
 	// damaged.

@@ -40,8 +40,11 @@ fails where there is neither.`,
 			}
 			if checkpoint != "" {
 				var err error
-				if opts.Checkpoint, err = readSmall(cmd.Context(), checkpoint, nil); err != nil {
+				if opts.Checkpoint, err = readOperand(cmd.Context(), checkpoint, nil, maxCheckpoints); err != nil {
 					return err
+				}
+				if len(opts.Checkpoint) > maxCheckpoints {
+					return usagef("--checkpoint %s: longer than %d bytes; give its newest checkpoints alone", report.Printable(checkpoint), maxCheckpoints)
 				}
 			}
 			bar := newProgress(a.stderr, "verify")
@@ -70,12 +73,15 @@ fails where there is neither.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&checkpoint, "checkpoint", "", "an older signed checkpoint, kept elsewhere")
+	f.StringVar(&checkpoint, "checkpoint", "", "an older signed checkpoint, kept elsewhere, or a file of --checkpoint-to")
 	f.StringVar(&opts.Key, "key", "", "the trail's verifier key (vkey), from somewhere you trust")
 	f.BoolVar(&opts.RequireAnchor, "require-anchor", false, "fail unless it is anchored outside the trail")
 	addFormat(cmd, format)
 	return cmd
 }
+
+// maxCheckpoints bounds a file of checkpoints: some 80,000, a day of one a second.
+const maxCheckpoints = 16 << 20
 
 // anchors say in words what an answer rests on.
 var anchors = map[string]string{

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -171,6 +172,36 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 	}
 	return head{size: size, root: hash(root)}, nil
 }
+
+// checkpointsIn are the signed checkpoints in data: one, or several behind each
+// other, with an empty line between them or without. What is no checkpoint is one
+// of them too.
+func checkpointsIn(data []byte) [][]byte {
+	var list [][]byte
+	for {
+		// C2SP signed-note: text, an empty line, signatures.
+		_, rest, ok := bytes.Cut(data, []byte("\n\n"+signature))
+		if !ok {
+			break
+		}
+		_, rest, ok = bytes.Cut(rest, []byte("\n"))
+		for ok && bytes.HasPrefix(rest, []byte(signature)) {
+			_, rest, ok = bytes.Cut(rest, []byte("\n"))
+		}
+		if !ok || len(rest) == 0 {
+			break
+		}
+		list = append(list, data[:len(data)-len(rest)])
+		data = bytes.TrimPrefix(rest, []byte("\n"))
+	}
+	if len(data) > 0 || len(list) == 0 {
+		list = append(list, data)
+	}
+	return list
+}
+
+// signature begins a line of a signed note that is one.
+const signature = "— "
 
 // originOf is the origin of what has the form of a signed checkpoint; its
 // signature is not looked at.

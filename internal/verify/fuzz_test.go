@@ -121,3 +121,24 @@ func FuzzFirstOf(f *testing.F) {
 		}
 	})
 }
+
+// Checkpoints are parted behind their signatures, and nothing of what was given is
+// left out.
+func FuzzCheckpointsIn(f *testing.F) {
+	for _, s := range []string{"", "\n", "a\n1\n\n— b c\n", "a\n\n— b c\n\nd\n\n— e f\n\n", "\n\n— \n\n\n\n— \n\n", "a\n\n— b"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, rest := checkpointsIn(data), data
+		for _, one := range list {
+			var ok bool
+			if rest, ok = bytes.CutPrefix(rest, one); !ok {
+				t.Fatalf("%q: %q", data, list)
+			}
+			rest = bytes.TrimPrefix(rest, []byte("\n"))
+		}
+		if len(list) == 0 || len(rest) > 0 {
+			t.Errorf("%q: %q", data, list)
+		}
+	})
+}

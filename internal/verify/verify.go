@@ -25,8 +25,9 @@ type Options struct {
 	Key string
 	// PinnedKey was seen before and kept outside the trail.
 	PinnedKey string
-	// Checkpoint is an older signed checkpoint from outside; nil for none. One
-	// that is empty is an error, not none.
+	// Checkpoint is an older signed checkpoint from outside, or several behind
+	// each other, as a file has to which they are sent; nil for none. What is empty is an error, not none. Of several those of other
+	// trails are passed over.
 	Checkpoint []byte
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
@@ -56,8 +57,10 @@ func Verify(ctx context.Context, opts Options) (*Report, error) {
 		}
 	}
 	if opts.Checkpoint != nil {
-		if _, err := originOf(opts.Checkpoint); err != nil {
-			return nil, err
+		for _, signed := range checkpointsIn(opts.Checkpoint) {
+			if _, err := originOf(signed); err != nil {
+				return nil, err
+			}
 		}
 	}
 	log := resolve(opts.LogPath)
@@ -107,7 +110,7 @@ type verification struct {
 	r        *Report
 	key      note.Verifier
 	latest   *head  // checkpoint, nil where it is no good
-	given    *head  // Options.Checkpoint, likewise
+	given    []head // those of Options.Checkpoint, likewise
 	heads    []head // all that are good, ascending by size
 	findings []Finding
 }
@@ -153,7 +156,7 @@ func (v *verification) check(ctx context.Context) error {
 		return err
 	}
 	v.r.Uncovered, v.r.Torn = max(s.lines-v.r.Size, 0), s.torn
-	if v.given != nil && s.holds(*v.given) {
+	if len(v.given) > 0 && !slices.ContainsFunc(v.given, func(h head) bool { return !s.holds(h) }) {
 		v.r.Anchor = AnchorCheckpoint
 	}
 	return v.judge(ctx, cpu, s, list)
@@ -261,17 +264,34 @@ var (
 	ErrOtherTrail = errors.New("the checkpoint that was given is another trail's")
 )
 
-// readGiven reads the checkpoint from outside. One of the trail's origin that
-// another key signed is damage: the trail may have been made anew.
+// readGiven reads the checkpoints from outside.
 func (v *verification) readGiven() error {
-	origin, err := originOf(v.opts.Checkpoint)
-	if err != nil {
-		return err
+	var other string
+	ours := false
+	for _, signed := range checkpointsIn(v.opts.Checkpoint) {
+		origin, err := originOf(signed)
+		if err != nil {
+			return err
+		}
+		if origin != v.key.Name() {
+			other = origin
+			continue
+		}
+		ours = true
+		if err := v.readGivenOne(signed); err != nil {
+			return err
+		}
 	}
-	if origin != v.key.Name() {
-		return fmt.Errorf("%w: it is of %q, and this trail is %s", ErrOtherTrail, origin, v.key.Name())
+	if !ours {
+		return fmt.Errorf("%w: it is of %q, and this trail is %s", ErrOtherTrail, other, v.key.Name())
 	}
-	h, err := parseCheckpoint(v.opts.Checkpoint, v.key)
+	return nil
+}
+
+// readGivenOne reads a checkpoint from outside. One of the trail's origin that
+// another key signed is damage: the trail may have been made anew.
+func (v *verification) readGivenOne(signed []byte) error {
+	h, err := parseCheckpoint(signed, v.key)
 	var invalid *note.InvalidSignatureError
 	switch {
 	case errors.As(err, &invalid):
@@ -281,7 +301,7 @@ func (v *verification) readGiven() error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNoCheckpoint, err)
 	default:
-		v.given = &h
+		v.given = append(v.given, h)
 		v.heads = append(v.heads, h)
 	}
 	return nil

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -1099,5 +1100,47 @@ func TestProgress(t *testing.T) {
 	isIntact(t, r, w)
 	if len(told) < 2 || told[len(told)-1] != all {
 		t.Errorf("%v of %d", told, all)
+	}
+}
+
+// A file has all checkpoints that were sent to it, an empty line behind each. The
+// trail is held against every one of them: the newest alone, of a history that was
+// made anew with the key, would tell nothing.
+func TestEveryCheckpointOfAFileCounts(t *testing.T) {
+	w := newTrail(t, t.TempDir(), 300, 400, 150)
+	w.write()
+	other := newTrail(t, t.TempDir(), 10)
+	var err error
+	other.skey, other.vkey, err = note.GenerateKey(rand.Reader, "example.com/other")
+	must(t, err)
+	foreign := other.sign(10)
+	join := func(list ...[]byte) []byte { return append(bytes.Join(list, []byte("\n")), '\n') }
+	all := join(w.sign(0), w.sign(1), foreign, w.sign(600), w.sign(850))
+	r := w.verify(Options{Checkpoint: all, RequireAnchor: true})
+	isIntact(t, r, w)
+	if r.Anchor != AnchorCheckpoint {
+		t.Error(show(r))
+	}
+	isIntact(t, w.verify(Options{Checkpoint: join(w.sign(600))}), w)                       // one alone
+	isIntact(t, w.verify(Options{Checkpoint: slices.Concat(w.sign(600), w.sign(850))}), w) // as a command appends them
+	fork := w.signRoot(700, [32]byte{1})
+	for _, list := range [][]byte{slices.Concat(w.sign(600), fork, w.sign(850)), join(w.sign(600), fork, w.sign(850)), join(fork, w.sign(850)), join(w.sign(850), fork)} {
+		r := w.verify(Options{Checkpoint: list})
+		if isDamaged(t, r, Checkpoint, "", NotPrefix, *r.FirstBad, false); r.Anchor == AnchorCheckpoint {
+			t.Error(show(r))
+		}
+	}
+	for name, c := range map[string]struct {
+		given []byte
+		want  error
+	}{
+		"only another trail's":   {join(foreign, foreign), ErrOtherTrail},
+		"one that is cut off":    {all[:len(all)-40], ErrNoCheckpoint},
+		"something in between":   {join(w.sign(600), []byte("x\n"), w.sign(850)), ErrNoCheckpoint},
+		"an empty line too many": {join(w.sign(600), nil, w.sign(850)), ErrNoCheckpoint},
+	} {
+		if r, err := Verify(context.Background(), Options{LogPath: w.log, Checkpoint: c.given}); r != nil || !errors.Is(err, c.want) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
 	}
 }
