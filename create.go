@@ -436,7 +436,13 @@ type lockedError struct {
 	shares bool // or nobody knows
 }
 
-func (e *lockedError) Error() string { return ErrLocked.Error() + ": " + e.holder }
+func (e *lockedError) Error() string {
+	if e.holder == "" { // it has gone meanwhile
+		return ErrLocked.Error()
+	}
+	return ErrLocked.Error() + ": " + e.holder
+}
+
 func (e *lockedError) Unwrap() error { return ErrLocked }
 
 func lineDigest(line []byte) journal.Digest { return entry.Digest(line) }

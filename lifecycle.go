@@ -89,7 +89,7 @@ func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
 		return SegmentInfo{}, err
 	}
 	if !t.holds() {
-		return SegmentInfo{}, fmt.Errorf("rotate %s: %w, which seals it", t.path, ErrLocked)
+		return SegmentInfo{}, fmt.Errorf("rotate %s: %w, which seals it", t.path, &lockedError{holder: t.holder()})
 	}
 	s, err := t.cut(func(int64) bool { return true })
 	if err != nil {

@@ -98,7 +98,7 @@ func (t *Trail) Serve(ctx context.Context, idle time.Duration) error {
 	}
 	switch {
 	case !t.holds():
-		return fmt.Errorf("serve %s: %w", t.path, ErrLocked)
+		return fmt.Errorf("serve %s: %w", t.path, &lockedError{holder: t.holder()})
 	case t.server == nil:
 		return fmt.Errorf("serve %s: there is no socket", t.path)
 	}
