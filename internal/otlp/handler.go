@@ -285,30 +285,51 @@ func bodyFailure(err error) *failure {
 	return &failure{status: http.StatusBadRequest, code: codeInvalid, message: "the body can't be read: it is cut off, or no gzip"}
 }
 
-// refusal is what was not recorded and never will be.
+// refusal is what was not recorded and never will be: spans by the reason, in
+// the order in which they came.
 type refusal struct {
 	count   int
-	reasons []string // of the first of them
+	reasons []string
+	names   map[string][]string // of the spans, by reason
 }
 
-// namedRefusals is how many refusals an answer names.
-const namedRefusals = 20
-
-func (r *refusal) add(what, why string) {
-	if r.count++; r.count <= namedRefusals {
-		r.reasons = append(r.reasons, what+": "+why)
+func (r *refusal) add(name, why string) {
+	r.count++
+	if r.names == nil {
+		r.names = map[string][]string{}
 	}
+	if _, known := r.names[why]; !known {
+		r.reasons = append(r.reasons, why)
+	}
+	r.names[why] = append(r.names[why], name)
 }
 
-func (r *refusal) text() string {
-	if r.count == 0 {
-		return ""
+// warned is how many spans a warning names of each reason; an answer names all.
+const warned = 20
+
+// text names at most so many spans of each reason, all of them where that is 0:
+// "REASON: span ID, ID; …". Log records have no name.
+func (r *refusal) text(most int) string {
+	var s strings.Builder
+	for i, why := range r.reasons {
+		if i > 0 {
+			s.WriteString("; ")
+		}
+		names := r.names[why]
+		if names[0] == "" {
+			fmt.Fprintf(&s, "%s: %d records", why, len(names))
+			continue
+		}
+		shown := names
+		if most > 0 {
+			shown = names[:min(most, len(names))]
+		}
+		fmt.Fprintf(&s, "%s: span %s", why, strings.Join(shown, ", "))
+		if n := len(names) - len(shown); n > 0 {
+			fmt.Fprintf(&s, " and %d more", n)
+		}
 	}
-	s := strings.Join(r.reasons, "; ")
-	if n := r.count - len(r.reasons); n > 0 {
-		s += fmt.Sprintf("; and %d more", n)
-	}
-	return s
+	return s.String()
 }
 
 // record records everything in a request, in its order. What a passing fault
@@ -322,7 +343,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 	for i := range d.spans {
 		s := &d.spans[i]
 		if why := s.invalid(); why != "" {
-			refused.add("span "+s.shown(), why)
+			refused.add(s.shown(), why)
 			h.trail.noteRefused(errors.New("otlp: " + why))
 			continue
 		}
@@ -363,7 +384,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 				h.warn(fmt.Errorf("otlp: %w", err))
 				return nil, &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "nothing can be recorded now", retryAfter: passing.seconds}
 			default:
-				refused.add(strings.TrimSpace("span "+names[i]), reason(err))
+				refused.add(names[i], reason(err))
 				if events[i].EventType == "SPAN" || events[i].EventType == "LOG" {
 					kept--
 				} else {
@@ -378,7 +399,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 	atomic.AddInt64(&c.Kept, kept)
 	atomic.AddInt64(&c.Refused, int64(refused.count))
 	if refused.count > 0 {
-		h.warn(fmt.Errorf("otlp: %d refused: %s", refused.count, refused.text()))
+		h.warn(fmt.Errorf("otlp: %d refused: %s", refused.count, refused.text(warned)))
 	}
 	return refused, nil
 }
@@ -426,12 +447,12 @@ func respond(w http.ResponseWriter, asJSON, logs bool, refused *refusal) {
 			if logs {
 				name = "rejectedLogRecords"
 			}
-			body, _ = json.Marshal(map[string]any{"partialSuccess": map[string]any{name: strconv.Itoa(refused.count), "errorMessage": refused.text()}})
+			body, _ = json.Marshal(map[string]any{"partialSuccess": map[string]any{name: strconv.Itoa(refused.count), "errorMessage": refused.text(0)}})
 		}
 	} else if refused.count > 0 {
 		var partial []byte
 		partial = binary.AppendUvarint(append(partial, 1<<3|varint), uint64(refused.count))
-		partial = appendString(partial, 2, refused.text())
+		partial = appendString(partial, 2, refused.text(0))
 		body = appendString(nil, 1, string(partial))
 	}
 	write(w, asJSON, http.StatusOK, body)

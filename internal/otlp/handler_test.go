@@ -179,12 +179,33 @@ func TestSpansWithoutIDsAreRefusedByName(t *testing.T) {
 			p.next()
 			message = string(p.s)
 		}
-		if count != 2 || !strings.Contains(message, spanID+": trace_id must be") || !strings.Contains(message, "span_id must be") {
+		if count != 2 || !strings.Contains(message, "trace_id must be 16 bytes, not all zero: span "+spanID) || !strings.Contains(message, "span_id must be") {
 			t.Errorf("%s: %d %q", kind, count, message)
 		}
 		if c := h.Counts(); c != (Counts{Spans: 3, Kept: 1, Refused: 2}) {
 			t.Errorf("%+v", c)
 		}
+	}
+}
+
+// TestEverySpanThatIsRefusedIsNamed in the answer, however many there are; the
+// warning stays short.
+func TestEverySpanThatIsRefusedIsNamed(t *testing.T) {
+	const n = 500
+	spans := make([]string, n)
+	for i := range spans {
+		spans[i] = fmt.Sprintf(`{"traceId":"","spanId":"%016x"}`, i+1)
+	}
+	warning := ""
+	h := newHandler(&memoryTrail{}, address("127.0.0.1:4318"), nil, DefaultLimits, func(err error) { warning = err.Error() })
+	w := post(h, "/v1/traces", jsonType, jsonSpans(spans...))
+	for i := range n {
+		if id := fmt.Sprintf("%016x", i+1); strings.Count(w.Body.String(), id) != 1 {
+			t.Fatalf("%s is not named once", id)
+		}
+	}
+	if !strings.Contains(warning, "500 refused") || !strings.HasSuffix(warning, "and 480 more") || len(warning) > 600 {
+		t.Error(warning)
 	}
 }
 
