@@ -29,13 +29,15 @@ type Limits struct {
 	// Spans is how many spans or log records a request may have, Values how
 	// many values in all: attributes, elements of arrays, members of maps.
 	Spans, Values int
-	// InFlight is how many bytes of bodies are worked on at once.
+	// InFlight is how many bytes of bodies, and of the values that are made of
+	// them, are worked on at once.
 	InFlight int64
 }
 
 // DefaultLimits are ours. 64 MiB after decompression is what the specification
-// recommends; SDKs send at most 512 spans at once, the collector 8,192.
-var DefaultLimits = Limits{Body: 16 << 20, Inflated: 64 << 20, Spans: 100_000, Values: 1 << 20, InFlight: 256 << 20}
+// recommends; SDKs send at most 512 spans at once, the collector 8,192. One
+// request of the largest size always has room: its body, and the values.
+var DefaultLimits = Limits{Body: 16 << 20, Inflated: 64 << 20, Spans: 100_000, Values: 1 << 20, InFlight: 512 << 20}
 
 // atOnce is how many requests are worked on at once. As many share one sync of
 // the disk; what they are made of is in memory.
@@ -44,6 +46,7 @@ const atOnce = 16
 var (
 	errTooMany = errors.New("more spans, records or values than one request may have")
 	errTooDeep = errors.New("the JSON is nested too deep")
+	errBusy    = errors.New("too much is being recorded at once")
 	errTooLong = errors.New("the body is longer than a request may be")
 )
 
@@ -53,7 +56,7 @@ type Handler struct {
 	limits Limits
 	hosts  map[string]bool // names that a request may be for; nil where tokens are asked for
 	tokens map[[sha256.Size]byte]string
-	busy   atomic.Int64 // bytes of bodies
+	busy   atomic.Int64 // bytes of bodies and values
 	work   chan struct{}
 	counts Counts
 	warn   func(error)
@@ -185,7 +188,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, by, kind string,
 	case <-r.Context().Done():
 		return busy
 	}
-	d := &decoder{limits: h.limits}
+	var made int64
+	defer func() { h.busy.Add(-made) }()
+	d := &decoder{limits: h.limits, hold: func(n int64) bool {
+		made += n
+		return h.busy.Add(n) <= h.limits.InFlight
+	}}
 	var err error
 	if asJSON {
 		err = d.json(body, logs)
@@ -193,6 +201,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, by, kind string,
 		err = d.protobuf(body, logs)
 	}
 	switch {
+	case errors.Is(err, errBusy):
+		return busy
 	case errors.Is(err, errTooMany):
 		return &failure{status: http.StatusRequestEntityTooLarge, code: codeExhausted, message: err.Error()}
 	case err != nil:
@@ -275,7 +285,7 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) (body []byte, rel
 	return body, release, nil
 }
 
-var busy = &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "too much is being recorded at once", retryAfter: 1}
+var busy = &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: errBusy.Error(), retryAfter: 1}
 
 func bodyFailure(err error) *failure {
 	var long *http.MaxBytesError
@@ -463,8 +473,13 @@ func (f *failure) write(w http.ResponseWriter, asJSON bool) {
 	if f.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.retryAfter))
 	}
-	if f.status == http.StatusUnauthorized {
+	switch f.status {
+	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
+		fallthrough
+	case http.StatusForbidden:
+		// Who may not send keeps no connection that others need.
+		w.Header().Set("Connection", "close")
 	}
 	var body []byte
 	if asJSON {
