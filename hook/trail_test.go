@@ -728,7 +728,10 @@ func TestWhatAKilledAgentHadBegunIsUnknownAtTheNextStart(t *testing.T) {
 	loops := 0 // none of them ends
 	for range rounds {
 		cmd, out, _ := startChild(t, "run", path, state)
-		kill := time.AfterFunc(time.Duration(30+rand.IntN(120))*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+		if _, err := io.ReadFull(out, make([]byte, len("open\n"))); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.IntN(120))*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 		said, err := io.ReadAll(out)
 		if err != nil {
 			t.Fatal(err)
