@@ -300,7 +300,7 @@ func (h *AuditTrailHook) event(c *Context) audit.Event {
 		ev.Success = &no
 	}
 	if c.Err != nil {
-		ev.Error = new(valid(c.Err.Error()))
+		ev.Error = new(errorText(c.Err))
 	}
 	if c.Event.Kind() == AgentLoop {
 		ev.Inputs = audit.Object{} // they are in the entry of its start
@@ -310,6 +310,14 @@ func (h *AuditTrailHook) event(c *Context) audit.Event {
 	}
 	h.limit(&ev, c)
 	return ev
+}
+
+// errorText is what an agent's error says.
+func errorText(e error) (text string) {
+	if p := guard(func() { text = valid(e.Error()) }); p != nil {
+		return p.Error()
+	}
+	return text
 }
 
 // no is false. Nothing changes it.
@@ -576,7 +584,7 @@ func (h *AuditTrailHook) tellLost(agent string) {
 
 func (h *AuditTrailHook) warn(err error) {
 	if h.opts.Warn != nil {
-		h.opts.Warn(err)
+		_ = guard(func() { h.opts.Warn(err) })
 	}
 }
 

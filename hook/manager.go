@@ -89,7 +89,7 @@ type Manager struct {
 	// becomes a child of the span.
 	SpanContext func(context.Context) (traceID, spanID string)
 	// OnError is told of every failure of a hook: its error, ErrTimeout,
-	// ErrStuck, or a panic. It may be called from any goroutine; nil means that
+	// ErrStuck, or a panic; also of a panic of SpanContext. It may be called from any goroutine; nil means that
 	// failures are only counted.
 	OnError func(*Error)
 
@@ -254,15 +254,42 @@ func (m *Manager) tell(ctx context.Context, c *Context) error {
 			continue
 		}
 		e := &Error{r.hook.Name(), c.Event, err}
-		m.failures.Add(1)
 		if errors.Is(err, ErrFailClosed) {
 			failed = errors.Join(failed, e)
 		}
-		if m.OnError != nil {
-			m.OnError(e)
-		}
+		m.failed(e)
 	}
 	return failed
+}
+
+// failed counts and tells a failure.
+func (m *Manager) failed(e *Error) {
+	m.failures.Add(1)
+	if m.OnError != nil {
+		_ = guard(func() { m.OnError(e) })
+	}
+}
+
+// spanContext asks SpanContext, which is the agent's.
+func (m *Manager) spanContext(ctx context.Context, event Event) (trace, span string) {
+	if m.SpanContext == nil {
+		return "", ""
+	}
+	if err := guard(func() { trace, span = m.SpanContext(ctx) }); err != nil {
+		m.failed(&Error{"span context", event, err})
+	}
+	return trace, span
+}
+
+// guard makes an error of a panic in somebody else's code.
+func guard(f func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{p, debug.Stack()}
+		}
+	}()
+	f()
+	return nil
 }
 
 // bounded is a hook that returns in time by itself.
@@ -299,15 +326,13 @@ func (r *registered) run(ctx context.Context, c *Context) error {
 
 // call makes an error of a panic.
 func call(ctx context.Context, h Hook, c *Context) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &PanicError{p, debug.Stack()}
-		}
-	}()
-	return h.Handle(ctx, c)
+	if p := guard(func() { err = h.Handle(ctx, c) }); p != nil {
+		return p
+	}
+	return err
 }
 
-// PanicError is the panic of a hook.
+// PanicError is the panic of a hook, or of what an agent has handed over.
 type PanicError struct {
 	Value any
 	Stack []byte

@@ -67,7 +67,7 @@ func frozen(v any) any {
 		return v
 	}
 	const before, after = len(`{"v":`), len(`}`)
-	text, err := audit.Of(map[string]any{"v": v}).AppendJSON(nil)
+	text, err := textOf(nil, audit.Of(map[string]any{"v": v}))
 	if err != nil {
 		return audit.Of(map[string]any{"omitted": err.Error(), "bytes": 0})
 	}

@@ -146,6 +146,7 @@ func (s *setups) starts(agent, span string, text []byte) (before []byte) {
 	}
 	a := s.agents[agent]
 	if a == nil {
+		s.forget()
 		a = &agentSetup{text: text, first: text, starts: map[string]bool{}}
 		s.agents[agent] = a
 	}
@@ -158,13 +159,29 @@ func (s *setups) starts(agent, span string, text []byte) (before []byte) {
 	return before
 }
 
+// maxAgents bounds how many agents are remembered: some megabytes.
+const maxAgents = 10_000
+
+// forget makes room for one more agent. Which one is forgotten does not matter:
+// its next start is compared with the trail. mu is held.
+func (s *setups) forget() {
+	for name, a := range s.agents {
+		if len(s.agents) < maxAgents {
+			return
+		}
+		if !a.comparing {
+			delete(s.agents, name)
+		}
+	}
+}
+
 // compare looks for the agent's last start before this process's, once.
 func (h *AuditTrailHook) compare(c *Context) {
 	s := &h.setups
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.agents[c.AgentID]
-	if a.comparing || a.compared {
+	if a == nil || a.comparing || a.compared {
 		return
 	}
 	a.comparing = true

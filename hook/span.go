@@ -101,11 +101,8 @@ func (m *Manager) once(ctx context.Context, event Event, d *Data) *Context {
 
 // place finds out whose action it is and where it belongs. It gives somebody
 // else's span in which it is.
-func (m *Manager) place(ctx context.Context, c *Context) (outer string) {
-	var trace string
-	if m.SpanContext != nil {
-		trace, outer = m.SpanContext(ctx)
-	}
+func (m *Manager) place(ctx context.Context, c *Context) string {
+	trace, outer := m.spanContext(ctx, c.Event)
 	if enclosing := actionOf(ctx); enclosing != nil {
 		c.TraceID, c.ParentSpanID = enclosing.told.TraceID, enclosing.told.SpanID
 		if c.AgentID == "" {
@@ -189,8 +186,11 @@ type frozenObject struct {
 func freeze(o *audit.Object) frozenObject {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	text, err := o.AppendJSON((*scratch)[:0])
+	text, err := textOf((*scratch)[:0], *o)
 	if err != nil {
+		if _, panicked := err.(*PanicError); panicked {
+			*o = audit.Of(unreadable) // nobody asks it again
+		}
 		return frozenObject{bad: err.Error()}
 	}
 	if cap(text) <= maxScratch {
@@ -198,6 +198,19 @@ func freeze(o *audit.Object) frozenObject {
 	}
 	*o = audit.Raw(append(make([]byte, 0, len(text)), text...))
 	return frozenObject{bytes: len(text)}
+}
+
+// unreadable is a value that has no JSON text.
+var unreadable = func() {}
+
+// textOf appends the text of an agent's value, which may have code of its own.
+func textOf(dst []byte, o audit.Object) (text []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, err = nil, &PanicError{p, nil}
+		}
+	}()
+	return o.AppendJSON(dst)
 }
 
 // maxScratch is the largest buffer that is kept.

@@ -564,6 +564,70 @@ func TestATrailThatIsRemovedUnderTheAgent(t *testing.T) {
 	}
 }
 
+// The file system is taken away under the agent, and another is there later: what
+// could still be written into the open file is nowhere where anybody would look.
+func TestADiskThatIsTakenAway(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fail closed %v", closed), func(t *testing.T) {
+			disk := smallDisk(t)
+			state := t.TempDir()
+			trail, err := audit.Open(filepath.Join(disk, "audit.jsonl"), &audit.Options{Durability: audit.Written, StateDir: state})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var warned atomic.Int64
+			h, err := NewAuditTrailHook(trail, &AuditOptions{FailClosed: closed, Warn: func(error) { warned.Add(1) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := &Manager{AgentID: "a"}
+			if err := m.RegisterHook(h, nil); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("umount", "-l", disk).CombinedOutput(); err != nil {
+				t.Fatalf("umount: %v: %s", err, out)
+			}
+			// The clean-up unmounts once more.
+			defer func() {
+				if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk).CombinedOutput(); err != nil {
+					t.Errorf("mount: %v: %s", err, out)
+				}
+			}()
+			ran, refused := 0, 0
+			for deadline := time.Now().Add(10 * time.Second); h.Stats().Spooled < 3 && refused < 3 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+				use(m, 1, func(_ int, did bool, err error) bool {
+					switch {
+					case err == nil:
+						ran++
+					case closed && errors.Is(err, ErrFailClosed) && errors.Is(err, audit.ErrStopped):
+						if !did {
+							refused++
+						}
+					default:
+						t.Error(err)
+					}
+					return true
+				})
+			}
+			s := h.Stats()
+			if closed && (refused != 3 || s.Spooled != 0 || s.Lost == 0) || !closed && (s.Spooled < 3 || s.Lost != 0 || int64(ran) != s.Recorded+s.Spooled) || warned.Load() == 0 {
+				t.Errorf("%d ran, %d were not begun, %+v, %d warnings", ran, refused, s, warned.Load())
+			}
+			if err := h.Close(); closed == (err == nil) {
+				t.Error(err)
+			}
+			if err := trail.Close(); !errors.Is(err, audit.ErrStopped) {
+				t.Error(err)
+			}
+			// The spool is not on that disk.
+			waiting, err := filepath.Glob(filepath.Join(pin.Below(state, "spool", trail.Path()), "*.json"))
+			if err != nil || int64(len(waiting)) != s.Spooled {
+				t.Errorf("%d wait, %v", len(waiting), err)
+			}
+		})
+	}
+}
+
 // Environment of a test binary that is another process.
 const (
 	childTrail = "KAIZEN_TEST_HOOK_TRAIL"
@@ -664,7 +728,10 @@ func TestWhatAKilledAgentHadBegunIsUnknownAtTheNextStart(t *testing.T) {
 	loops := 0 // none of them ends
 	for range rounds {
 		cmd, out, _ := startChild(t, "run", path, state)
-		kill := time.AfterFunc(time.Duration(30+rand.IntN(120))*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+		if _, err := io.ReadFull(out, make([]byte, len("open\n"))); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.IntN(120))*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 		said, err := io.ReadAll(out)
 		if err != nil {
 			t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
@@ -108,6 +109,7 @@ func Examine(ctx context.Context, path string, opts audit.Options) (*Report, err
 	e.key()
 	e.lock()
 	e.newest(ctx)
+	e.content(ctx)
 	e.probe(ctx)
 	e.clock()
 	e.pinned()
@@ -227,6 +229,34 @@ func (e *exam) newest(ctx context.Context) {
 		if err == nil {
 			e.last = n.RecordedAt
 		}
+	}
+}
+
+// recentEntries are those that content looks at: reading them takes some tenths of a second.
+const recentEntries = 20_000
+
+// content says how many of the latest calls came without what was said in them.
+func (e *exam) content(ctx context.Context) {
+	var c report.Content
+	for n, err := range e.reader.Query(ctx, audit.Query{Order: audit.Newest, Limit: recentEntries}) {
+		if err == nil {
+			c.Add(&n)
+		}
+	}
+	switch {
+	case c.Calls == 0:
+	case c.Without == 0:
+		e.say("content", OK, "", "no call is without it, %s", c.Share())
+	default:
+		var senders []string
+		for i, s := range c.Senders() {
+			if i == 3 {
+				senders = append(senders, "kaizen-audit report names the others")
+				break
+			}
+			senders = append(senders, s.String())
+		}
+		e.say("content", Warn, "turn content on where the calls are made: "+strings.Join(senders, "; "), "calls without what was said in them: %s, among the latest %d entries", c.Share(), recentEntries)
 	}
 }
 

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -251,6 +252,31 @@ func TestAnotherUsersTrail(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, examine(t, log, opts), map[string]string{"permissions": "fail: checkpoint belongs to user 0, the trail to 65534"})
+}
+
+// TestContent: calls over OTLP that came without content are a warning that names
+// the sender's switch; where there are none nothing is said.
+func TestContent(t *testing.T) {
+	log, opts := made(t)
+	if c, said := examine(t, log, opts)["content"]; said {
+		t.Errorf("%+v", c)
+	}
+	trail, err := audit.Open(log, &opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(n int, metadata string) audit.Event {
+		return audit.Event{EventType: audit.LLMCall, AgentID: "a", Action: "llm_call:m", IdempotencyKey: fmt.Sprint(n), Metadata: audit.Raw([]byte(metadata))}
+	}
+	_, err = trail.Ingest(t.Context(), "", []audit.Event{call(1, `{}`), call(2, `{"scope":{"name":"openinference.instrumentation.openai"},"content_missing":"outputs"}`)})
+	if err := errors.Join(err, trail.Close()); err != nil {
+		t.Fatal(err)
+	}
+	checks := examine(t, log, opts)
+	want(t, checks, map[string]string{"content": "warn: 1 of 2 that came over OTLP (50.0%)"})
+	if a := checks["content"].Advice; !strings.Contains(a, "OPENINFERENCE_HIDE_INPUTS=false") {
+		t.Error(a)
+	}
 }
 
 // TestAnchors: what a checkpoint sink has, as far as a file tells.

@@ -15,6 +15,8 @@ type attributes struct {
 	used []bool        // what has found its place
 	more []int32       // further names of fields that are there
 	flat []int32       // of flattened names
+
+	branches int // that were made of them
 }
 
 func newAttributes(all []attribute) *attributes {
@@ -141,7 +143,7 @@ func (a *attributes) unflatten(f field) genai.JSON {
 		if root == nil {
 			root = &branch{}
 		}
-		if root.put(a.all[i].key[len(flattened[p].prefix):], &a.all[i].value) {
+		if a.branches < maxBranches && root.put(a.all[i].key[len(flattened[p].prefix):], &a.all[i].value, &a.branches) {
 			a.used[i] = true
 		}
 	}
@@ -163,8 +165,13 @@ type branch struct {
 // maxNames bounds how deep a flattened name is taken apart.
 const maxNames = 12
 
-// put puts a value at its place. It is false where another is there.
-func (b *branch) put(path string, v *value) bool {
+// maxBranches bounds what is made of the flattened names of one span: a short
+// name can stand for many branches. What is beyond stays as it came.
+const maxBranches = 100_000
+
+// put puts a value at its place, and counts the branches that it makes. It is
+// false where another value is there.
+func (b *branch) put(path string, v *value, made *int) bool {
 	at, numbered := b, false
 	for level := 0; ; level++ {
 		name, rest, more := path, "", false
@@ -176,7 +183,7 @@ func (b *branch) put(path string, v *value) bool {
 			path, numbered = rest, false
 			continue
 		}
-		at, numbered = at.child(name, number), number >= 0
+		at, numbered = at.child(name, number, made), number >= 0
 		if !more {
 			break
 		}
@@ -202,7 +209,7 @@ func numberOf(name string) int {
 	return n
 }
 
-func (b *branch) child(name string, number int) *branch {
+func (b *branch) child(name string, number int, made *int) *branch {
 	if b.byName != nil {
 		if c := b.byName[name]; c != nil {
 			return c
@@ -210,6 +217,7 @@ func (b *branch) child(name string, number int) *branch {
 	} else if i := slices.IndexFunc(b.children, func(c *branch) bool { return c.name == name }); i >= 0 {
 		return b.children[i]
 	}
+	*made++
 	c := &branch{name: name, number: number}
 	b.children = append(b.children, c)
 	if len(b.children) > 16 {

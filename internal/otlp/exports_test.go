@@ -133,6 +133,64 @@ func TestRealExportsGiveTheExpectedEntries(t *testing.T) {
 	}
 }
 
+// TestTheCountsOfAllExportsAreReconciled: all of them into one trail, with spans
+// among them that have no ids. Every span that their sources say there is was
+// mapped, kept or refused, and the entries and the answers name each of them.
+func TestTheCountsOfAllExportsAreReconciled(t *testing.T) {
+	// As testdata/exports/README.md has them, but for the specification's own.
+	said := map[string]int{"tempo": 86, "helm": 96, "helm_2": 72, "vercel-v6": 10, "open-agent-traces": 2, "proto-trace": 1}
+	const monocle = 99
+	h, trail := newIntake(t, nil)
+	want, kinds := map[string]bool{}, map[bool]int64{}
+	agents, records := 0, 0
+	for name, bodies := range exports(t) {
+		if name == "proto-logs" || name == "proto-events" {
+			for _, body := range bodies {
+				post(h, "/v1/logs", jsonType, body)
+				records++
+			}
+			continue
+		}
+		n := 0
+		for _, body := range bodies {
+			spans := spansOf(t, body)
+			n += len(spans)
+			for _, s := range spans {
+				want[strings.ToLower(fmt.Sprint(s["traceId"], s["spanId"]))] = true
+			}
+			if w := post(h, "/v1/traces", jsonType, body); w.Code != http.StatusOK || w.Body.String() != "{}" {
+				t.Fatalf("%s: %d %s", name, w.Code, w.Body)
+			}
+		}
+		if known, ok := said[name]; !ok {
+			agents += n
+		} else if n != known {
+			t.Errorf("%s has %d spans, not %d", name, n, known)
+		}
+	}
+	if agents != monocle {
+		t.Errorf("Monocle's have %d spans, not %d", agents, monocle)
+	}
+	spans := len(want)
+	w := post(h, "/v1/traces", jsonType, jsonSpans(`{"traceId":"","spanId":"00000000000000a1"}`, `{"traceId":"00","spanId":"00000000000000a2"}`, `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"a3"}`))
+	for _, id := range []string{"00000000000000a1", "00000000000000a2", `\"a3\"`} {
+		if !strings.Contains(w.Body.String(), id) {
+			t.Errorf("%s is not named: %s", id, w.Body)
+		}
+	}
+	for _, e := range entriesOf(t, trail) {
+		if e.SpanID != "" {
+			delete(want, e.TraceID+e.SpanID)
+		}
+		kinds[e.EventType == "SPAN" || e.EventType == "LOG"]++
+	}
+	c := h.Counts()
+	if len(want) > 0 || c.Spans != int64(spans+records+3) || c != (Counts{c.Spans, kinds[false], kinds[true], 3}) {
+		t.Errorf("%d spans have no entry; %+v, entries %v", len(want), c, kinds)
+	}
+	t.Logf("%d spans and %d records: %d mapped, %d kept, %d refused", spans+3, records, c.Mapped, c.Kept, c.Refused)
+}
+
 func orNone(s string) string {
 	if s == "" {
 		return "-"

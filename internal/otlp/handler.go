@@ -29,13 +29,15 @@ type Limits struct {
 	// Spans is how many spans or log records a request may have, Values how
 	// many values in all: attributes, elements of arrays, members of maps.
 	Spans, Values int
-	// InFlight is how many bytes of bodies are worked on at once.
+	// InFlight is how many bytes of bodies, and of the values that are made of
+	// them, are worked on at once.
 	InFlight int64
 }
 
 // DefaultLimits are ours. 64 MiB after decompression is what the specification
-// recommends; SDKs send at most 512 spans at once, the collector 8,192.
-var DefaultLimits = Limits{Body: 16 << 20, Inflated: 64 << 20, Spans: 100_000, Values: 1 << 20, InFlight: 256 << 20}
+// recommends; SDKs send at most 512 spans at once, the collector 8,192. One
+// request of the largest size always has room: its body, and the values.
+var DefaultLimits = Limits{Body: 16 << 20, Inflated: 64 << 20, Spans: 100_000, Values: 1 << 20, InFlight: 512 << 20}
 
 // atOnce is how many requests are worked on at once. As many share one sync of
 // the disk; what they are made of is in memory.
@@ -44,6 +46,7 @@ const atOnce = 16
 var (
 	errTooMany = errors.New("more spans, records or values than one request may have")
 	errTooDeep = errors.New("the JSON is nested too deep")
+	errBusy    = errors.New("too much is being recorded at once")
 	errTooLong = errors.New("the body is longer than a request may be")
 )
 
@@ -53,7 +56,7 @@ type Handler struct {
 	limits Limits
 	hosts  map[string]bool // names that a request may be for; nil where tokens are asked for
 	tokens map[[sha256.Size]byte]string
-	busy   atomic.Int64 // bytes of bodies
+	busy   atomic.Int64 // bytes of bodies and values
 	work   chan struct{}
 	counts Counts
 	warn   func(error)
@@ -185,7 +188,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, by, kind string,
 	case <-r.Context().Done():
 		return busy
 	}
-	d := &decoder{limits: h.limits}
+	var made int64
+	defer func() { h.busy.Add(-made) }()
+	d := &decoder{limits: h.limits, hold: func(n int64) bool {
+		made += n
+		return h.busy.Add(n) <= h.limits.InFlight
+	}}
 	var err error
 	if asJSON {
 		err = d.json(body, logs)
@@ -193,6 +201,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, by, kind string,
 		err = d.protobuf(body, logs)
 	}
 	switch {
+	case errors.Is(err, errBusy):
+		return busy
 	case errors.Is(err, errTooMany):
 		return &failure{status: http.StatusRequestEntityTooLarge, code: codeExhausted, message: err.Error()}
 	case err != nil:
@@ -275,7 +285,7 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) (body []byte, rel
 	return body, release, nil
 }
 
-var busy = &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "too much is being recorded at once", retryAfter: 1}
+var busy = &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: errBusy.Error(), retryAfter: 1}
 
 func bodyFailure(err error) *failure {
 	var long *http.MaxBytesError
@@ -285,30 +295,51 @@ func bodyFailure(err error) *failure {
 	return &failure{status: http.StatusBadRequest, code: codeInvalid, message: "the body can't be read: it is cut off, or no gzip"}
 }
 
-// refusal is what was not recorded and never will be.
+// refusal is what was not recorded and never will be: spans by the reason, in
+// the order in which they came.
 type refusal struct {
 	count   int
-	reasons []string // of the first of them
+	reasons []string
+	names   map[string][]string // of the spans, by reason
 }
 
-// namedRefusals is how many refusals an answer names.
-const namedRefusals = 20
-
-func (r *refusal) add(what, why string) {
-	if r.count++; r.count <= namedRefusals {
-		r.reasons = append(r.reasons, what+": "+why)
+func (r *refusal) add(name, why string) {
+	r.count++
+	if r.names == nil {
+		r.names = map[string][]string{}
 	}
+	if _, known := r.names[why]; !known {
+		r.reasons = append(r.reasons, why)
+	}
+	r.names[why] = append(r.names[why], name)
 }
 
-func (r *refusal) text() string {
-	if r.count == 0 {
-		return ""
+// warned is how many spans a warning names of each reason; an answer names all.
+const warned = 20
+
+// text names at most so many spans of each reason, all of them where that is 0:
+// "REASON: span ID, ID; …". Log records have no name.
+func (r *refusal) text(most int) string {
+	var s strings.Builder
+	for i, why := range r.reasons {
+		if i > 0 {
+			s.WriteString("; ")
+		}
+		names := r.names[why]
+		if names[0] == "" {
+			fmt.Fprintf(&s, "%s: %d records", why, len(names))
+			continue
+		}
+		shown := names
+		if most > 0 {
+			shown = names[:min(most, len(names))]
+		}
+		fmt.Fprintf(&s, "%s: span %s", why, strings.Join(shown, ", "))
+		if n := len(names) - len(shown); n > 0 {
+			fmt.Fprintf(&s, " and %d more", n)
+		}
 	}
-	s := strings.Join(r.reasons, "; ")
-	if n := r.count - len(r.reasons); n > 0 {
-		s += fmt.Sprintf("; and %d more", n)
-	}
-	return s
+	return s.String()
 }
 
 // record records everything in a request, in its order. What a passing fault
@@ -322,7 +353,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 	for i := range d.spans {
 		s := &d.spans[i]
 		if why := s.invalid(); why != "" {
-			refused.add("span "+s.shown(), why)
+			refused.add(s.shown(), why)
 			h.trail.noteRefused(errors.New("otlp: " + why))
 			continue
 		}
@@ -363,7 +394,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 				h.warn(fmt.Errorf("otlp: %w", err))
 				return nil, &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "nothing can be recorded now", retryAfter: passing.seconds}
 			default:
-				refused.add(strings.TrimSpace("span "+names[i]), reason(err))
+				refused.add(names[i], reason(err))
 				if events[i].EventType == "SPAN" || events[i].EventType == "LOG" {
 					kept--
 				} else {
@@ -378,7 +409,7 @@ func (h *Handler) record(ctx context.Context, by string, d *decoder) (*refusal, 
 	atomic.AddInt64(&c.Kept, kept)
 	atomic.AddInt64(&c.Refused, int64(refused.count))
 	if refused.count > 0 {
-		h.warn(fmt.Errorf("otlp: %d refused: %s", refused.count, refused.text()))
+		h.warn(fmt.Errorf("otlp: %d refused: %s", refused.count, refused.text(warned)))
 	}
 	return refused, nil
 }
@@ -426,12 +457,12 @@ func respond(w http.ResponseWriter, asJSON, logs bool, refused *refusal) {
 			if logs {
 				name = "rejectedLogRecords"
 			}
-			body, _ = json.Marshal(map[string]any{"partialSuccess": map[string]any{name: strconv.Itoa(refused.count), "errorMessage": refused.text()}})
+			body, _ = json.Marshal(map[string]any{"partialSuccess": map[string]any{name: strconv.Itoa(refused.count), "errorMessage": refused.text(0)}})
 		}
 	} else if refused.count > 0 {
 		var partial []byte
 		partial = binary.AppendUvarint(append(partial, 1<<3|varint), uint64(refused.count))
-		partial = appendString(partial, 2, refused.text())
+		partial = appendString(partial, 2, refused.text(0))
 		body = appendString(nil, 1, string(partial))
 	}
 	write(w, asJSON, http.StatusOK, body)
@@ -442,8 +473,13 @@ func (f *failure) write(w http.ResponseWriter, asJSON bool) {
 	if f.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.retryAfter))
 	}
-	if f.status == http.StatusUnauthorized {
+	switch f.status {
+	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
+		fallthrough
+	case http.StatusForbidden:
+		// Who may not send keeps no connection that others need.
+		w.Header().Set("Connection", "close")
 	}
 	var body []byte
 	if asJSON {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 )
@@ -179,12 +180,33 @@ func TestSpansWithoutIDsAreRefusedByName(t *testing.T) {
 			p.next()
 			message = string(p.s)
 		}
-		if count != 2 || !strings.Contains(message, spanID+": trace_id must be") || !strings.Contains(message, "span_id must be") {
+		if count != 2 || !strings.Contains(message, "trace_id must be 16 bytes, not all zero: span "+spanID) || !strings.Contains(message, "span_id must be") {
 			t.Errorf("%s: %d %q", kind, count, message)
 		}
 		if c := h.Counts(); c != (Counts{Spans: 3, Kept: 1, Refused: 2}) {
 			t.Errorf("%+v", c)
 		}
+	}
+}
+
+// TestEverySpanThatIsRefusedIsNamed in the answer, however many there are; the
+// warning stays short.
+func TestEverySpanThatIsRefusedIsNamed(t *testing.T) {
+	const n = 500
+	spans := make([]string, n)
+	for i := range spans {
+		spans[i] = fmt.Sprintf(`{"traceId":"","spanId":"%016x"}`, i+1)
+	}
+	warning := ""
+	h := newHandler(&memoryTrail{}, address("127.0.0.1:4318"), nil, DefaultLimits, func(err error) { warning = err.Error() })
+	w := post(h, "/v1/traces", jsonType, jsonSpans(spans...))
+	for i := range n {
+		if id := fmt.Sprintf("%016x", i+1); strings.Count(w.Body.String(), id) != 1 {
+			t.Fatalf("%s is not named once", id)
+		}
+	}
+	if !strings.Contains(warning, "500 refused") || !strings.HasSuffix(warning, "and 480 more") || len(warning) > 600 {
+		t.Error(warning)
 	}
 }
 
@@ -222,6 +244,72 @@ func TestTooMuchAtOnceIsPutOff(t *testing.T) {
 	}
 }
 
+// TestValuesTakeRoomToo: a small body can hold many values. Alone it has room,
+// beside another it is put off, in both encodings, and all room is given back.
+func TestValuesTakeRoomToo(t *testing.T) {
+	for kind, body := range map[string][]byte{
+		jsonType:     jsonSpans(`{"traceId":"` + traceID + `","spanId":"` + spanID + `","attributes":[` + strings.Repeat(`{},`, 2000) + `{}]}`),
+		protobufType: protoSpans(append(protoSpan(someTrace, someSpan, "s"), bytes.Repeat([]byte{0x4a, 0x00}, 2000)...)),
+	} {
+		limits := DefaultLimits
+		limits.InFlight = 400 << 10
+		if kind == jsonType {
+			limits.InFlight *= 2 // brackets and commas are counted
+		}
+		m := &memoryTrail{block: make(chan struct{})}
+		h := memoryHandler(m, limits)
+		first := make(chan int)
+		go func() { first <- post(h, "/v1/traces", kind, body).Code }()
+		for deadline := time.Now().Add(10 * time.Second); h.busy.Load() < 2000*valueBytes; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d bytes are held", kind, h.busy.Load())
+			}
+		}
+		if w := post(h, "/v1/traces", kind, body); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s: %d", kind, w.Code)
+		}
+		close(m.block)
+		if code := <-first; code != 200 || h.busy.Load() != 0 {
+			t.Errorf("%s: %d, %d bytes are still held", kind, code, h.busy.Load())
+		}
+	}
+}
+
+// TestSmallRequestsThatCostMuch are refused, or bounded in what is made: empty
+// resources and scopes, of which 64 KiB of gzip can hold 32 million; events that
+// are each copied to the attributes; flattened names that are deep and all unlike.
+func TestSmallRequestsThatCostMuch(t *testing.T) {
+	events := protoSpan(someTrace, someSpan, "s", protoAttribute("gen_ai.operation.name", protoText("chat")))
+	for range 20_000 {
+		events = appendString(events, 11, string(appendString(appendString(nil, 2, "gen_ai.content.prompt"), 3, "")))
+	}
+	names := make([][]byte, 0, 40_001)
+	for i := range 40_000 {
+		names = append(names, protoAttribute(fmt.Sprintf("gen_ai.prompt.%d.a.b.c.d.e.f.g.h.i.j", i), protoText("v")))
+	}
+	names = append(names, protoAttribute("gen_ai.operation.name", protoText("chat")))
+	for name, tt := range map[string]struct {
+		body   []byte
+		status int
+	}{
+		"scopes":    {appendString(nil, 1, string(bytes.Repeat([]byte{0x12, 0x00}, 300_000))), 413},
+		"resources": {bytes.Repeat([]byte{0x0a, 0x00}, 300_000), 413},
+		"events":    {protoSpans(events), 200},
+		"names":     {protoSpans(protoSpan(someTrace, someSpan, "s", names...)), 200},
+	} {
+		m, limits := &memoryTrail{}, DefaultLimits
+		limits.Values = 100_000
+		if w := post(memoryHandler(m, limits), "/v1/traces", protobufType, zipped(tt.body), asGzip); w.Code != tt.status {
+			t.Errorf("%s: %d", name, w.Code)
+		}
+		if name == "names" {
+			if l := line(t, &m.events[0]); strings.Count(l, `"v"`) != 40_000 || !strings.Contains(l, `"attributes":{"gen_ai.prompt.`) {
+				t.Errorf("%d values are there", strings.Count(l, `"v"`))
+			}
+		}
+	}
+}
+
 // TestTokensAreAskedFor: with a token file nobody gets in without one, and the
 // entry says whose it was.
 func TestTokensAreAskedFor(t *testing.T) {
@@ -231,7 +319,7 @@ func TestTokensAreAskedFor(t *testing.T) {
 	body := jsonSpans(jsonSpanText(1, ""))
 	for _, given := range []string{"", "Bearer", "Bearer x", "Basic " + token, token} {
 		w := post(h, "/v1/traces", jsonType, body, func(r *http.Request) { r.Header.Set("Authorization", given) })
-		if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "Bearer" {
+		if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "Bearer" || w.Header().Get("Connection") != "close" {
 			t.Errorf("%q: %d", given, w.Code)
 		}
 	}

@@ -295,10 +295,7 @@ func (d *decoder) measure(body []byte) error {
 			values++
 		}
 	}
-	if values > d.limits.Values {
-		return errTooMany
-	}
-	return nil
+	return d.allow(values)
 }
 
 // maxJSONDepth: a value of OTLP's JSON takes four levels for each of its own

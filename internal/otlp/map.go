@@ -400,10 +400,10 @@ var contentEvents = map[string]bool{
 // content gives the attributes of a span with those of its events that are the
 // same in another place, and the number of its events that are a message each.
 func (s *span) content() (all []attribute, told int) {
-	all = s.attributes
+	all = slices.Clip(s.attributes) // the span keeps its own
 	for i := range s.events {
 		if e := &s.events[i]; contentEvents[e.name] {
-			all = append(slices.Clip(all), e.attributes...)
+			all = append(all, e.attributes...)
 		} else if messageRoles[e.name] != "" {
 			told++
 		}

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/genai"
 )
 
 // spanEntry is the entry of one span whose attributes are those of a JSON
@@ -318,6 +321,76 @@ func TestHostileValuesLoseNoSpan(t *testing.T) {
 			t.Errorf("%d attributes", strings.Count(l, `"same`))
 		}
 	}
+}
+
+// TestWhatBecomesWhatIsDocumented: every word that says what a span was stands in
+// the table of docs/otlp.md, once, and a span that says it becomes what its row
+// says; what a row names of ours there is.
+func TestWhatBecomesWhatIsDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../docs/otlp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), "| what it was | event_type | action |\n| --- | --- | --- |\n")
+	if !ok {
+		t.Fatal("there is no table")
+	}
+	table, _, _ := strings.Cut(rest, "\n\n")
+	type row struct{ what, eventType, action string }
+	var rows []row
+	code := regexp.MustCompile("`([^`]+)`")
+	types := map[string]bool{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		r := row{what: cells[1], eventType: code.FindStringSubmatch(cells[2])[1]}
+		if m := code.FindStringSubmatch(cells[3]); m != nil {
+			r.action, _, _ = strings.Cut(m[1], ":")
+		}
+		rows = append(rows, r)
+		types[r.eventType] = true
+	}
+	for k := genai.Span; k <= genai.Log; k++ {
+		if !types[k.EventType()] {
+			t.Errorf("%s has no row", k.EventType())
+		}
+	}
+	has := func(what, word string) bool {
+		for _, m := range code.FindAllStringSubmatch(what, -1) {
+			if ok, _ := path.Match(m[1], word); ok {
+				return true
+			}
+		}
+		return false
+	}
+	try := func(attribute, word string) {
+		var found []row
+		for _, r := range rows {
+			if has(r.what, word) {
+				found = append(found, r)
+			}
+		}
+		e := spanEntry(t, "x", `{"`+attribute+`":"`+word+`"}`, "")
+		action, _, _ := strings.Cut(e.Action, ":")
+		switch {
+		case word == "invoke_agent" && len(found) == 2: // the other is of clients inside something
+		case len(found) != 1:
+			t.Errorf("%s stands in %d rows", word, len(found))
+			return
+		}
+		if r := found[0]; e.EventType != r.eventType || action != r.action {
+			t.Errorf("%s %s is %s %s, documented as %s %s", attribute, word, e.EventType, e.Action, r.eventType, r.action)
+		}
+	}
+	for attribute, words := range map[string]map[string]genai.Kind{
+		"gen_ai.operation.name": operations, "openinference.span.kind": openInferenceKinds, "traceloop.span.kind": traceloopKinds,
+		"llm.request.type": requestTypes, "ai.operationId": aiOperations,
+	} {
+		for word := range words {
+			try(attribute, word)
+		}
+	}
+	try("mcp.method.name", "tools/call")
+	try("mcp.method.name", "resources/read")
 }
 
 // TestTheTableIsInTheDocuments: every attribute that means something here stands

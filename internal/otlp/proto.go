@@ -6,14 +6,22 @@ import "encoding/hex"
 // makes: a few bytes can be a value.
 type decoder struct {
 	limits  Limits
+	hold    func(bytes int64) bool // takes room for what is made; false where there is none now
 	values  int
 	spans   []span
 	records []record
 }
 
+// valueBytes is about what a value costs, with its name and its place.
+const valueBytes = 128
+
+// allow counts values, and takes the room for them before they are made.
 func (d *decoder) allow(n int) error {
 	if d.values += n; d.values > d.limits.Values {
 		return errTooMany
+	}
+	if d.hold != nil && n > 0 && !d.hold(int64(n)*valueBytes) {
+		return errBusy
 	}
 	return nil
 }
@@ -34,6 +42,9 @@ func (d *decoder) protobuf(body []byte, logs bool) error {
 
 // resource reads ResourceSpans or ResourceLogs: resource 1, scopes 2, schema 3.
 func (d *decoder) resource(message []byte, logs bool) error {
+	if err := d.allow(1); err != nil { // two bytes can be one
+		return err
+	}
 	r := &resource{}
 	var text1 []byte
 	w := wire{b: message}
@@ -74,6 +85,9 @@ func (d *decoder) resourceAttributes(message []byte, r *resource) error {
 
 // scope reads ScopeSpans or ScopeLogs: scope 1, spans or records 2, schema 3.
 func (d *decoder) scope(message []byte, r *resource, ofResource []byte, logs bool) error {
+	if err := d.allow(1); err != nil {
+		return err
+	}
 	s := &scope{}
 	var ofScope []byte
 	n := 0

@@ -85,6 +85,9 @@ func appendParsed(dst []byte, v *value) []byte {
 	case textual:
 		if looksJSON(v.text) {
 			if parsed, ok := genai.Parse([]byte(v.text)); ok {
+				if dst == nil {
+					return parsed
+				}
 				return append(dst, parsed...)
 			}
 		}

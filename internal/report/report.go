@@ -72,10 +72,11 @@ type Report struct {
 	AdoptedLines  int64 `json:"adopted_lines"`
 	AdoptedBroken int64 `json:"adopted_broken_lines,omitempty"`
 	// Telemetry counts the model and tool calls that came over OTLP,
-	// WithoutContent those of them whose sender has kept inputs, outputs or both
-	// to itself: evidence that there was a call, not of what was said.
-	Telemetry      int64 `json:"otlp_calls,omitempty"`
-	WithoutContent int64 `json:"otlp_calls_without_content,omitempty"`
+	// WithoutContent those of them without content (see Content), Senders whose
+	// they are and what turns it on there.
+	Telemetry      int64    `json:"otlp_calls,omitempty"`
+	WithoutContent int64    `json:"otlp_calls_without_content,omitempty"`
+	Senders        []Sender `json:"otlp_senders_without_content,omitempty"`
 	// Unattributed counts entries that are encrypted as a whole, so that their
 	// agent can't be read here. They are in TotalEntries.
 	Unattributed int64 `json:"unattributed_entries"`
@@ -123,6 +124,7 @@ type Builder struct {
 	report Report
 	agents map[string]int // place in report.Agents
 
+	content        Content
 	adopted        lifecycle.Adopted
 	adoptedEntries int64
 
@@ -180,12 +182,7 @@ func (b *Builder) Add(e entry.Entry) {
 		r.Unattributed++
 		return
 	}
-	if (e.EventType == entry.LLMCall || e.EventType == entry.ToolUse) && e.RecordedBy.Text("via") == "otlp" {
-		r.Telemetry++
-		if e.Metadata.Text("content_missing") != "" {
-			r.WithoutContent++
-		}
-	}
+	b.content.Add(&e)
 	a := b.agent(e.AgentID)
 	a.Operations++
 	if e.Success {
@@ -247,6 +244,7 @@ func sealedInPart(policy entry.Object) bool {
 // Report gives the report of the entries so far; the builder is then done.
 func (b *Builder) Report() *Report {
 	r := b.report
+	r.Telemetry, r.WithoutContent, r.Senders = b.content.Calls, b.content.Without, b.content.Senders()
 	r.AdoptedLines, r.AdoptedBroken = b.adopted.Count, b.adopted.Count-b.adoptedEntries
 	switch {
 	case b.encrypted == 0:

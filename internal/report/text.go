@@ -48,8 +48,15 @@ func (r *Report) WriteText(w io.Writer) error {
 		line("Adopted lines: %s, %s of them no entries (integrity only from their adoption on)", count(r.AdoptedLines), count(r.AdoptedBroken))
 	}
 	if r.WithoutContent > 0 {
-		line("Calls without content: %s of %s that came over OTLP (%.1f%%); docs/otlp.md names each sender's switch",
-			count(r.WithoutContent), count(r.Telemetry), 100*float64(r.WithoutContent)/float64(r.Telemetry))
+		c := Content{Calls: r.Telemetry, Without: r.WithoutContent}
+		line("Calls without content: %s", c.Share())
+		for i, s := range r.Senders {
+			if i == shownSenders {
+				line("  and %s more senders", count(int64(len(r.Senders)-i)))
+				break
+			}
+			line("  %s", s)
+		}
 	}
 	if r.Unattributed > 0 {
 		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
@@ -75,6 +82,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	line("%s", rule)
 	return out.Flush()
 }
+
+// shownSenders is how many senders the text names; the JSON has all.
+const shownSenders = 10
 
 // SuccessRate is in percent, 0 to 100.
 func (a *Agent) SuccessRate() float64 {

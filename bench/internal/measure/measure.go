@@ -160,7 +160,7 @@ func (c Comparison) measure(x Contestant, dir string) (s slice, err error) {
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	cpuBefore := cpuTime()
+	ownBefore, othersBefore := cpuTime()
 	start := time.Now()
 	if err := c.record(r, byWriter, start.Add(c.Slice)); err != nil {
 		return s, err
@@ -173,14 +173,17 @@ func (c Comparison) measure(x Contestant, dir string) (s slice, err error) {
 	if err != nil {
 		return s, fmt.Errorf("close: %w", err)
 	}
-	s.cpu = cpuTime() - cpuBefore
+	own, others := cpuTime()
 	sizeAfter, err := size(dir)
 	if err != nil {
 		return s, err
 	}
 	s.latencies = slices.Concat(byWriter...)
 	slices.Sort(s.latencies)
-	s.bytes = float64(sizeAfter-sizeBefore) * float64(len(s.latencies)) / float64(len(s.latencies)+c.WarmUp)
+	timed := float64(len(s.latencies)) / float64(len(s.latencies)+c.WarmUp)
+	s.bytes = float64(sizeAfter-sizeBefore) * timed
+	// The time of other processes is known at their end, warming up and all.
+	s.cpu = own - ownBefore + time.Duration(float64(others-othersBefore)*timed)
 	// What lies unsynced in the page cache would be written during the next
 	// contestant's slice.
 	return s, syncAll(dir)
@@ -287,17 +290,17 @@ func median(sorted []float64) float64 {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// cpuTime is user and system time of the process so far, and of those that it
+// cpuTime is user and system time so far, of the process and of those that it
 // started and that have ended.
-func cpuTime() (total time.Duration) {
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+func cpuTime() (own, others time.Duration) {
+	of := func(who int) time.Duration {
 		var u syscall.Rusage
 		if err := syscall.Getrusage(who, &u); err != nil {
 			panic(err) // cannot fail with these arguments
 		}
-		total += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	return total
+	return of(syscall.RUSAGE_SELF), of(syscall.RUSAGE_CHILDREN)
 }
 
 // size is that of all files below dir in bytes.

@@ -18,7 +18,7 @@ const slowNewFile = 100 * time.Microsecond
 // here, half the machine at full rate, and nothing to whoever writes one file.
 func NewFile(dir string) (time.Duration, error) {
 	const dirs, files = 8, 128
-	start := cpuTime()
+	start, _ := cpuTime()
 	for d := range dirs {
 		in := filepath.Join(dir, fmt.Sprintf("new-%d", d))
 		if err := os.Mkdir(in, 0o700); err != nil {
@@ -30,7 +30,8 @@ func NewFile(dir string) (time.Duration, error) {
 			}
 		}
 	}
-	return (cpuTime() - start) / (dirs * files), nil
+	end, _ := cpuTime()
+	return (end - start) / (dirs * files), nil
 }
 
 // NewFileText says what NewFile found, and what to do about it.

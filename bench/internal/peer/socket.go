@@ -25,7 +25,7 @@ import (
 )
 
 // servesEnv makes a program that calls Serve at its start one of the processes
-// below: "hold LOG" or "echo SOCKET".
+// below: "hold LOG", "echo SOCKET", "intake DIR" or "sink DIR".
 const servesEnv = "KAIZEN_BENCH_SERVES"
 
 // Serve runs what a parent process has asked for until standard input ends, and
@@ -41,6 +41,10 @@ func Serve() {
 		err = hold(path)
 	case "echo":
 		err = echo(path)
+	case "intake":
+		err = intake(path)
+	case "sink":
+		err = sink(path)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, what+":", err)
