@@ -135,7 +135,8 @@ func TestReadmeShell(t *testing.T) {
 	}
 }
 
-// The quick starts for Go compile and do what they say.
+// The quick starts for Go compile and do what they say. The third, of the agent,
+// is tested in its own module.
 func TestReadmeGo(t *testing.T) {
 	for i, want := range []string{
 		`^on disk as entry 1\ntool_use:calculator true\n$`,
@@ -149,7 +150,7 @@ func TestReadmeGo(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		source := filepath.Join(dir, "main.go")
-		if err := os.WriteFile(source, []byte(blocks(t, "go", 2)[i]), 0o600); err != nil {
+		if err := os.WriteFile(source, []byte(blocks(t, "go", 3)[i]), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(program(t, "program", source))

@@ -426,6 +426,13 @@ func (h *AuditTrailHook) atOnce(what *writing) bool {
 
 // write has something written and waits for it.
 func (h *AuditTrailHook) write(what writing) error {
+	if what.begins {
+		h.mu.Lock()
+		if len(h.open) < maxBegun {
+			h.open[what.c.SpanID] = noted{c: what.c}
+		}
+		h.mu.Unlock()
+	}
 	if h.atOnce(&what) {
 		h.writing.Add(1)
 		err := h.do(&what)
@@ -590,35 +597,43 @@ func (h *AuditTrailHook) warn(err error) {
 
 var texts = sync.Pool{New: func() any { return new([]byte) }}
 
-// putBegun notes that an action has begun.
+// putBegun notes that an action has begun. It may come to it late, when the action
+// has ended and its end is recorded: then there is nothing to note.
 func (h *AuditTrailHook) putBegun(c *Context) error {
-	n := noted{c: c}
-	err := errNowhere
 	h.mu.Lock()
-	many := len(h.open) >= maxBegun
+	_, open := h.open[c.SpanID]
+	many := !open && len(h.open) >= maxBegun
 	h.mu.Unlock()
+	var s slot
+	err := errNowhere
 	switch {
 	case many:
 		err = errManyBegun
+	case !open:
+		return nil
 	case h.begun != nil:
 		scratch := texts.Get().(*[]byte)
 		defer texts.Put(scratch)
 		var text []byte
 		if text, err = h.unknownText((*scratch)[:0], c); err == nil {
 			*scratch = text
-			n.slot, err = h.begun.put(text)
+			s, err = h.begun.put(text)
 		}
-	}
-	if !many {
-		h.mu.Lock()
-		h.open[c.SpanID] = n
-		h.mu.Unlock()
 	}
 	if err != nil {
 		h.unnoted.Add(1)
 		h.warn(fmt.Errorf("the beginning of an action is not noted: %w", err))
+		return err
 	}
-	return err
+	h.mu.Lock()
+	if _, open = h.open[c.SpanID]; open {
+		h.open[c.SpanID] = noted{c, s}
+	}
+	h.mu.Unlock()
+	if !open {
+		h.begun.take(s)
+	}
+	return nil
 }
 
 var errNowhere = errors.New("there is no place for it")

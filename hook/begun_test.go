@@ -52,6 +52,28 @@ func TestWhatHasEndedIsWipedFromTheNote(t *testing.T) {
 	trigger(t, m, open, PostToolUse, Data{})
 }
 
+// A disk that is slow to take the note of a beginning: the action ends, and its end
+// is recorded, before the note is made.
+func TestANoteThatComesAfterTheEndIsNotMade(t *testing.T) {
+	trail := openTrail(t, audit.Written)
+	m, h := recorder(t, trail, &AuditOptions{Timeout: 10 * time.Millisecond, Warn: func(err error) { t.Log(err) }})
+	h.begun.mu.Lock()
+	ctx := trigger(t, m, context.Background(), PreToolUse, Data{Name: "t"})
+	trigger(t, m, ctx, PostToolUse, Data{})
+	for deadline := time.Now().Add(10 * time.Second); h.Stats().Recorded == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", h.Stats())
+		}
+	}
+	h.begun.mu.Unlock()
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := briefs(entries(t, trail)); got != "TOOL_USE tool_use:t\n" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestWhatDoesNotFitIntoANoteIsNotedWithoutItsInputs(t *testing.T) {
 	trail := openTrail(t, audit.Written)
 	m, h := recorder(t, trail, nil)

@@ -27,6 +27,10 @@ const (
 	CheckpointSave   Kind = "checkpoint_save"
 	Interrupt        Kind = "interrupt"
 	PlanGeneration   Kind = "plan_generation"
+	// Retrieval looks documents up, and Chain is a step of a program around the
+	// models.
+	Retrieval Kind = "retriever"
+	Chain     Kind = "chain"
 )
 
 // Pre is the event before an action of this kind.
@@ -183,6 +187,8 @@ var kinds = map[Kind]names{
 	CheckpointSave:   {audit.CheckpointSave, "checkpoint_save"},
 	Interrupt:        {audit.Interrupt, "interrupt"},
 	PlanGeneration:   {audit.PlanGeneration, "plan_generation"},
+	Retrieval:        {audit.DataAccess, "retriever"},
+	Chain:            {"CHAIN_RUN", "chain"},
 	ConfigChange:     {audit.ConfigChange, "config_change"},
 }
 

@@ -270,6 +270,12 @@ func ExampleAuditTrailHook_Stats() {
 	// <nil> {Recorded:0 Spooled:1 Late:0 Lost:0 Unnoted:0}
 }
 
+func ExampleMetadataOf() {
+	ctx := hook.WithMetadata(context.Background(), map[string]any{"user_id": "user123"})
+	fmt.Println(hook.MetadataOf(ctx)["user_id"])
+	// Output: user123
+}
+
 // What the caller says about itself is in everything below.
 func ExampleWithMetadata() {
 	ctx := hook.WithMetadata(context.Background(), map[string]any{"user_id": "user123", "ip_address": "192.0.2.1"})

@@ -19,6 +19,9 @@ func WithMetadata(ctx context.Context, m map[string]any) context.Context {
 	return context.WithValue(ctx, metadataKey{}, &metadata{values: merge(metadataOf(ctx).all(), m)})
 }
 
+// MetadataOf gives what WithMetadata has put into ctx.
+func MetadataOf(ctx context.Context) map[string]any { return maps.Clone(metadataOf(ctx).all()) }
+
 type metadataKey struct{}
 
 // metadata is what a context carries. It does not change.
