@@ -119,17 +119,21 @@ func digitsEnd(text []byte, i int) int {
 const contextBytes = 40
 
 // wordBefore reports whether one of words, in lower case, stands as the
-// beginning of a word in the last contextBytes before i, in the same line. One
-// with a $ behind must be the whole word.
+// beginning of a word in the last contextBytes before i, in the same line or at
+// the end of the one before. One with a $ behind must be the whole word.
 func (sc *scan) wordBefore(i int, words []string) bool { return sc.wordSince(i, words, false) }
 
 // wordSince is wordBefore that looks back no further than a digit where digit
 // says so.
 func (sc *scan) wordSince(i int, words []string, digit bool) bool {
 	text := sc.text
+	lines := 0
 	for k, lo := i-1, max(0, i-contextBytes); k >= lo; k-- {
 		c := lower(text[k])
-		if c == '\n' || digit && isDigit(c) {
+		if c == '\n' {
+			lines++
+		}
+		if lines > 1 || lines == 1 && isDigit(c) || digit && isDigit(c) {
 			return false
 		}
 		if class[c]&bLower == 0 {

@@ -56,7 +56,7 @@ var builtinNames = func() map[string]builtinName {
 		{builtinName{rulePassword, kindPath}, []string{"pwd"}},
 		{builtinName{rulePassword, kindPass}, []string{"pass"}},
 		{builtinName{rulePassword, kindLine}, []string{"passphrase", "passphrases", "mnemonic", "seedphrase", "recoveryphrase", "recoverykey", "mnemonicphrase"}},
-		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken"}},
+		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken", "bundleenterprisecontribsyscom", "bundlegemscontribsyscom"}},
 		{builtinName{rulePrivateKey, kindLines}, []string{"privatelines"}},
 		{builtinName{ruleSecretName, kindHeader}, []string{"authorization", "proxyauthorization", "xauthorization", "wwwauthorization"}},
 		{builtinName{ruleSecretName, kindWeak}, []string{"sig", "auth", "xauth", "credential", "credentials", "creds", "key", "sessionid", "sessid", "phpsessid", "jsessionid", "signature", "login", "connectionstring"}},
@@ -268,10 +268,8 @@ func (sc *scan) judge(k Key, v, end int) (int, int, bool) {
 	case kindCookie:
 		return v, end, !placeholder(b)
 	case kindHeader:
-		if n := sc.scheme(v); v+n < end {
-			v += n
-		}
-		return v, end, !placeholder(sc.text[v:end])
+		v += sc.scheme(v)
+		return v, end, v < end && !placeholder(sc.text[v:end])
 	case kindPath:
 		path := b[0] == '/' || b[0] == '~' || b[0] == '.' || len(b) > 2 && b[1] == ':' && (b[2] == '\\' || b[2] == '/')
 		return v, end, !path && !placeholder(b)
@@ -301,14 +299,21 @@ func (sc *scan) judge(k Key, v, end int) (int, int, bool) {
 	case kindTrack:
 		return v, end, len(b) >= 16 && hasDigit(b)
 	case kindDOB:
+		for len(b) > 0 && !isAlnum(b[len(b)-1]) {
+			b = b[:len(b)-1]
+		}
 		n := count(b)
-		return v, end, n >= 4 && n <= 14 && len(b) <= 40
+		return v, v + len(b), n >= 4 && n <= 14 && len(b) <= 40
 	case kindSSN:
 		return only(b, v, 9, 9)
 	case kindNHS:
 		return only(b, v, 10, 10)
 	case kindPhone:
-		return only(b, v, 7, 15)
+		from, to, ok := only(b, v, 7, 15)
+		if ok {
+			to = sc.extension(to)
+		}
+		return from, to, ok
 	}
 	return 0, 0, false
 }
@@ -408,7 +413,7 @@ func mixed(b []byte) bool {
 		seen |= class[c]
 		hex = hex && class[c]&bHex != 0
 	}
-	return seen&bUpper != 0 && seen&bLower != 0 || hex && len(b) >= 32
+	return seen&bUpper != 0 && (seen&bLower != 0 || len(b) >= 32) || hex && len(b) >= 32
 }
 
 // placeholder reports whether a value under a secret's name holds none: what
@@ -418,13 +423,16 @@ func placeholder(b []byte) bool {
 	if len(b) > 64 {
 		return false
 	}
+	if len(b) == 0 {
+		return true
+	}
 	switch string(b) {
 	case "null", "NULL", "None", "none", "nil", "true", "false", "True", "False", "undefined", "...", "[REDACTED]", "REDACTED", "redacted":
 		return true
 	}
 	n := len(b)
 	switch {
-	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 2 && (b[1] == '{' && b[n-1] == '}' || b[1] == '('), b[0] == '{' && n > 1 && b[1] == '{', hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
+	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 1 && (b[1] == '{' || b[1] == '(' || isDigit(b[1]) && n == 2), b[0] == '{' && n > 1 && (b[1] == '{' || isLetter(b[1])), hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
 		return true
 	case b[0] == '$' && n > 2:
 		for _, c := range b[1:] {

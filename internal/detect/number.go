@@ -33,6 +33,12 @@ func (sc *scan) digits(i int) int {
 	if n > maxCard {
 		return j
 	}
+	if c == '|' && n >= 15 && n <= 16 {
+		// Facebook's application tokens: the application's id, a bar, a key.
+		if end := spanWord(text, j+1); end-j-1 >= 27 && end-j-1 <= 40 && opaque(text[j+1:end]) && sc.add(i, end, ruleService, 0) {
+			return end
+		}
+	}
 	if sc.cardStarts(i) {
 		if end := sc.cardAt(i); end > 0 {
 			if a, b, ok := sc.track(i, end); ok {
@@ -186,7 +192,9 @@ func (r *row) shape(lens ...uint8) bool {
 var (
 	ssnWords   = []string{"ssn", "social security", "socialsecurity"}
 	nhsWords   = []string{"nhs"}
-	phoneWords = []string{"phone", "telephone", "tel$", "mobile", "cell", "call$", "fax", "whatsapp", "ring$", "dial", "sms$"}
+	phoneWords = []string{"phone", "telephone", "tel$", "mobile", "cell", "call$", "fax", "whatsapp", "ring$", "dial", "sms$", "desk:", "contact", "reach", "messages", "answering"}
+	// Behind a number: "416 60 039 office", "07700 063 966-Fax".
+	phoneKinds = []string{"office", "fax", "mobile", "cell", "home", "work", "phone", "desk"}
 	birthWords = []string{"birth", "born", "dob$", "d.o.b", "bday", "geboren", "naissance"}
 )
 
@@ -226,7 +234,7 @@ func (sc *scan) personalNumber(i, j int) int {
 	if prev == '-' || prev == '/' && !(i > 1 && text[i-2] == '/') && r.seps[0] == '.' && r.groups == 4 {
 		return 0
 	}
-	if r.seps[0] == '.' && r.groups == 4 {
+	if r.seps[0] == '.' && (r.groups == 4 || r.groups == 5 && r.seps[3] == '/') {
 		if end := sc.ip4(&r); end > 0 && sc.add(i, end, ruleIP, 0) {
 			return end
 		}
@@ -309,6 +317,9 @@ func (sc *scan) ip4(r *row) int {
 			return 0
 		}
 		at += n
+	}
+	if r.groups > 4 {
+		return r.end - int(r.len[4]) - 1 // without the length of a network's prefix
 	}
 	return r.end
 }
@@ -397,10 +408,23 @@ func (sc *scan) phoneRow(i int, r *row) int {
 		return sc.extension(r.end)
 	case r.groups == 4 && r.n == 13 && string(d[:3]) == "001" && r.shape(3, 3, 3, 4) && s == '-' && nanp(d[3:]):
 		return sc.extension(r.end)
-	case r.n >= 7 && r.n <= 15 && sc.wordBefore(i, phoneWords):
+	case r.n >= 7 && r.n <= 15 && (sc.wordBefore(i, phoneWords) || sc.phoneKind(r.end)):
 		return sc.extension(r.end)
 	}
 	return 0
+}
+
+// phoneKind reports whether a word behind end says what phone it is.
+func (sc *scan) phoneKind(end int) bool {
+	if c := sc.byteAt(end); c != ' ' && c != '-' {
+		return false
+	}
+	for _, w := range phoneKinds {
+		if hasFold(sc.text, end+1, w) && !isAlnum(sc.byteAt(end+1+len(w))) {
+			return true
+		}
+	}
+	return false
 }
 
 // extension is the end of "x123" or " ext. 123" at end, or end itself.

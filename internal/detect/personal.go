@@ -113,7 +113,7 @@ func (sc *scan) ip6(i int) int {
 	if i-start > 4 || start < sc.last || start > 0 && (isWord(text[start-1]) || text[start-1] == ':' || text[start-1] == '.') {
 		return 0
 	}
-	groups, run, digits := 0, 0, 0
+	groups, run, longest := 0, 0, 0
 	short := false
 	end := start
 	for p := start; p <= len(text) && p-start <= 45; p++ {
@@ -126,9 +126,7 @@ func (sc *scan) ip6(i int) int {
 			if run > 4 {
 				return 0
 			}
-			if isDigit(c) {
-				digits++
-			}
+			longest = max(longest, run)
 			continue
 		}
 		if run > 0 {
@@ -139,7 +137,7 @@ func (sc *scan) ip6(i int) int {
 			// The last 32 bits as IPv4.
 			r := sc.rowAt(p - run)
 			e := 0
-			if r.groups == 4 {
+			if r.groups == 4 || r.groups == 5 && r.seps[3] == '/' {
 				e = sc.ip4(&r)
 			}
 			if e == 0 {
@@ -147,7 +145,7 @@ func (sc *scan) ip6(i int) int {
 			}
 			groups++
 			end = e
-			digits++
+			longest = 4
 			run = 0
 			break
 		}
@@ -168,7 +166,11 @@ func (sc *scan) ip6(i int) int {
 		}
 		run = 0
 	}
-	if groups > 8 || !short && groups != 8 || short && (groups > 7 || groups == 0 || digits == 0 && groups < 4) {
+	if groups > 8 || !short && groups != 8 || groups > 7 && short {
+		return 0
+	}
+	// Slices of arrays are written alike (a[2::4]), and so are scopes (a::b).
+	if short && groups < 4 && longest < 3 && string(text[start:end]) != "::1" {
 		return 0
 	}
 	if end-start < 3 || isWord(sc.byteAt(end)) {

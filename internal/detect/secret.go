@@ -223,6 +223,9 @@ func (sc *scan) curlUser(i int) int {
 	for c := sc.byteAt(p); c == ' ' || c == '='; c = sc.byteAt(p) {
 		p++
 	}
+	if sc.byteAt(p) == '<' {
+		return 0
+	}
 	if p == i+2 && sc.byteAt(p) != '"' && sc.byteAt(p) != '\'' && !isAlnum(sc.byteAt(p)) {
 		return 0
 	}
@@ -237,6 +240,18 @@ func (sc *scan) curlUser(i int) int {
 		}
 	}
 	colon := bytes.IndexByte(text[v:end], ':')
+	if colon < 0 && v > p && sc.byteAt(end+1) == ':' { // "user":"password"
+		from, to := sc.quoted(end + 2)
+		if from == to {
+			for to < len(text) && !isSpace(text[to]) {
+				to++
+			}
+		}
+		if placeholder(text[from:to]) || !sc.add(from, to, ruleCurlUser, 0) {
+			return 0
+		}
+		return to
+	}
 	if colon < 0 {
 		return 0
 	}

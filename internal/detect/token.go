@@ -62,7 +62,7 @@ var vendorPrefixes = []vendorPrefix{
 	{"sk_live_", ruleStripe, 10, setAlnum}, {"sk_test_", ruleStripe, 10, setAlnum}, {"sk_prod_", ruleStripe, 10, setAlnum}, {"rk_live_", ruleStripe, 10, setAlnum}, {"rk_test_", ruleStripe, 10, setAlnum}, {"rk_prod_", ruleStripe, 10, setAlnum}, {"whsec_", ruleStripe, 24, setBase64}, {"sk_org_", ruleStripe, 20, setWord},
 	{"sq0atp-", rulePayment, 22, setWord}, {"sq0csp-", rulePayment, 22, setWord}, {"EAAA", rulePayment, 22, setWord}, {"shpat_", rulePayment, 32, setHex}, {"shpca_", rulePayment, 32, setHex}, {"shppa_", rulePayment, 32, setHex}, {"shpss_", rulePayment, 32, setHex}, {"shpua_", rulePayment, 32, setHex},
 	{"FLWSECK_TEST-", rulePayment, 12, setWord}, {"FLWSECK-", rulePayment, 12, setWord}, {"EZAK", rulePayment, 54, setAlnum}, {"EZTK", rulePayment, 54, setAlnum}, {"shippo_live_", rulePayment, 40, setHex}, {"shippo_test_", rulePayment, 40, setHex}, {"access-sandbox-", rulePayment, 36, setUUID}, {"access-production-", rulePayment, 36, setUUID}, {"access-development-", rulePayment, 36, setUUID}, {"rzp_live_", rulePayment, 14, setAlnum}, {"rzp_test_", rulePayment, 14, setAlnum}, {"access_token$production$", rulePayment, 40, setDotted}, {"live_", rulePayment, 35, setHex}, {"test_", rulePayment, 35, setHex},
-	{"SG.", ruleService, 60, setDotted}, {"ntn_", ruleService, 40, setAlnum}, {"secret_", ruleService, 43, setAlnum}, {"lin_api_", ruleService, 40, setAlnum}, {"NRAK-", ruleService, 27, setAlnum}, {"NRII-", ruleService, 32, setWord}, {"PMAK-", ruleService, 59, setUUID}, {"sntrys_", ruleService, 40, setBase64}, {"sntryu_", ruleService, 64, setHex}, {"glsa_", ruleService, 40, setWord}, {"glc_", ruleService, 32, setBase64}, {"ops_eyJ", ruleService, 60, setBase64}, {"A3-", ruleService, 26, setWord}, {"xkeysib-", ruleService, 64, setWord}, {"key-", ruleService, 32, setHex}, {"figd_", ruleService, 36, setWord}, {"tfp_", ruleService, 40, setDotted}, {"EAAC", ruleService, 100, setAlnum}, {"EAAM", ruleService, 100, setAlnum}, {"duffel_live_", ruleService, 43, setDotted}, {"duffel_test_", ruleService, 43, setDotted}, {"dt0c01.", ruleService, 60, setDotted}, {"fio-u-", ruleService, 60, setDotted}, {"pnu_", ruleService, 36, setAlnum}, {"rdme_", ruleService, 70, setAlnum}, {"ico-", ruleService, 32, setAlnum}, {"CFPAT-", ruleService, 40, setWord}, {"phx_", ruleService, 40, setAlnum}, {"sm_aat_", ruleService, 16, setAlnum}, {"sm_pat_", ruleService, 16, setAlnum}, {"sm_sat_", ruleService, 16, setAlnum}, {"dnkey-", ruleService, 60, setWord}, {"AGE-SECRET-KEY-1", rulePrivateKey, 50, setAlnum}, {"sl.", ruleService, 100, setDotted},
+	{"SG.", ruleService, 60, setDotted}, {"ntn_", ruleService, 40, setAlnum}, {"secret_", ruleService, 43, setAlnum}, {"lin_api_", ruleService, 40, setAlnum}, {"NRAK-", ruleService, 27, setAlnum}, {"NRII-", ruleService, 32, setWord}, {"PMAK-", ruleService, 59, setUUID}, {"sntrys_", ruleService, 40, setBase64}, {"sntryu_", ruleService, 64, setHex}, {"glsa_", ruleService, 40, setWord}, {"glc_", ruleService, 32, setBase64}, {"ops_eyJ", ruleService, 60, setBase64}, {"A3-", ruleService, 26, setWord}, {"xkeysib-", ruleService, 64, setWord}, {"key-", ruleService, 32, setHex}, {"figd_", ruleService, 36, setWord}, {"tfp_", ruleService, 40, setDotted}, {"EAAC", ruleService, 100, setAlnum}, {"EAAM", ruleService, 100, setAlnum}, {"s-s4t2ud-", ruleService, 64, setHex}, {"s-s4t2af-", ruleService, 64, setHex}, {"duffel_live_", ruleService, 43, setDotted}, {"duffel_test_", ruleService, 43, setDotted}, {"dt0c01.", ruleService, 60, setDotted}, {"fio-u-", ruleService, 60, setDotted}, {"pnu_", ruleService, 36, setAlnum}, {"rdme_", ruleService, 70, setAlnum}, {"ico-", ruleService, 32, setAlnum}, {"CFPAT-", ruleService, 40, setWord}, {"phx_", ruleService, 40, setAlnum}, {"sm_aat_", ruleService, 16, setAlnum}, {"sm_pat_", ruleService, 16, setAlnum}, {"sm_sat_", ruleService, 16, setAlnum}, {"dnkey-", ruleService, 60, setWord}, {"AGE-SECRET-KEY-1", rulePrivateKey, 50, setAlnum}, {"sl.", ruleService, 100, setDotted},
 }
 
 // prefixTables are the prefixes by the byte at which they are looked for: the
@@ -120,6 +120,24 @@ func (sc *scan) keyAt(start int, p *vendorPrefix) int {
 	if end-from < p.least || !varied(text[from:end]) {
 		return 0
 	}
+	switch n := end - from; p.text { // of a fixed length, and the beginnings of other words too
+	case "API-":
+		if n != 26 {
+			return 0
+		}
+	case "EZAK", "EZTK":
+		if n != 54 {
+			return 0
+		}
+	case "hf_", "api_org_":
+		if n > 40 || !mixed(text[from:end]) {
+			return 0
+		}
+	case "ico-":
+		if sc.byteAt(start-1) == '.' {
+			return 0
+		}
+	}
 	switch p.rule {
 	case ruleAWSKey:
 		if p.least <= 17 {
@@ -134,14 +152,14 @@ func (sc *scan) keyAt(start int, p *vendorPrefix) int {
 			}
 			sc.aws = true
 		}
-	case ruleOpenAI:
+	case ruleOpenAI, ruleModel:
 		// "sk-" begins words too: sk-learn-contrib-estimators. A key has
 		// digits, and a run without a hyphen.
 		if !opaque(text[from:end]) {
 			return 0
 		}
-	case ruleModel, ruleService, rulePayment, ruleCodeHost, ruleCloud:
-		if !opaque(text[from:end]) {
+	case ruleService, rulePayment, ruleCodeHost, ruleCloud:
+		if !hasDigit(text[from:end]) {
 			return 0
 		}
 	}
