@@ -254,7 +254,7 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 
 // spoolItem is a reading as it waits in the spool.
 func spoolItem(o ownEntry, now time.Time) (spool.Item, error) {
-	inputs, err := Of(o.inputs).AppendJSON(nil)
+	inputs, err := detectors.Value(o.inputs)
 	if err != nil {
 		return spool.Item{}, err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // Trail is an open trail. It is safe for concurrent use.
@@ -35,6 +36,7 @@ type Trail struct {
 	pin      string // what happened to the pin, for Info
 	warnings warnings
 
+	rules     atomic.Pointer[policy.Policy]       // the policy in force, once it is known
 	macKey    atomic.Pointer[func([]byte) []byte] // of what is left out of entries, once it was needed
 	protected *protected                          // nil for a reader, and on a test's file system
 
@@ -524,6 +526,7 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 type keys struct {
 	signer note.Signer
 	mac    []byte
+	tokens tokens
 }
 
 func loadKeys(fsys durable.FS, dir string) (*keys, error) {
@@ -541,6 +544,7 @@ func loadKeys(fsys durable.FS, dir string) (*keys, error) {
 	if len(k.mac) != macKeyBytes {
 		return nil, fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
 	}
+	k.tokens = newTokens(k.mac)
 	return k, nil
 }
 

@@ -17,15 +17,13 @@ var accessible = []string{entry.ToolUse, entry.MemoryLoad, entry.MemorySave, ent
 var files = []string{"path", "file_path", "file", "filename", "notebook_path", "uri"}
 
 // access makes of an event what the tool rules say that it is, and looks for what
-// must not be missing.
+// must not be missing. What it changes is a copy, w.event.
 func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
-	out := ev
-	change := func() *entry.Event {
-		if out == ev {
-			out = new(*ev)
-		}
-		return out
+	if len(w.p.tools) == 0 && w.p.uses == nil && !w.p.users && !isAccess(ev.EventType) {
+		return ev, nil
 	}
+	w.event = *ev
+	out := &w.event
 	for i := range w.p.tools {
 		t := &w.p.tools[i]
 		if !t.is(ev) {
@@ -38,8 +36,8 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 		case t.CHD:
 			to = entry.CHDAccess
 		}
-		if to != "" && out.EventType != entry.PHIAccess && out.EventType != entry.CHDAccess && out.EventType != entry.DataAccess {
-			change().EventType = to
+		if to != "" && !isAccess(out.EventType) {
+			out.EventType = to
 			w.note(classified, "/event_type", t.name)
 		}
 		if t.Resource != nil && out.Resource.IsZero() {
@@ -47,13 +45,13 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 				text, _ := entry.AppendString([]byte(`{"type":`), t.Resource.Type)
 				text, ok = entry.AppendString(append(text, `,"id":`...), w.p.Text(id))
 				if ok {
-					change().Resource = entry.Raw(append(text, '}'))
+					out.Resource = entry.Raw(append(text, '}'))
 					w.note(classified, "/resource", t.name)
 				}
 			}
 		}
 		if t.Reason != "" {
-			w.reason(t, ev, change)
+			w.reason(t, ev)
 		}
 		for _, pt := range t.about {
 			if _, ok := lookup(ev, pt); ok {
@@ -64,7 +62,7 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 	if err := w.purpose(out); err != nil {
 		return nil, err
 	}
-	is := out.EventType == entry.PHIAccess || out.EventType == entry.CHDAccess || out.EventType == entry.DataAccess
+	is := isAccess(out.EventType)
 	if (is || w.p.users) && out.Metadata.Text("user_id") == "" {
 		w.note(flagged, "/metadata/user_id", "pci-10.2.2")
 	}
@@ -72,6 +70,10 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 		w.note(flagged, "/resource", "pci-10.2.2")
 	}
 	return out, nil
+}
+
+func isAccess(eventType string) bool {
+	return eventType == entry.PHIAccess || eventType == entry.CHDAccess || eventType == entry.DataAccess
 }
 
 // purpose checks that an event has a declared purpose.
@@ -88,7 +90,7 @@ func (w *walker) purpose(ev *entry.Event) error {
 }
 
 // reason says why the record is accessed where the event does not.
-func (w *walker) reason(t *tool, ev *entry.Event, change func() *entry.Event) {
+func (w *walker) reason(t *tool, ev *entry.Event) {
 	reason := t.Reason
 	if reason[0] == '/' {
 		pt, _ := parsePath(reason)
@@ -97,7 +99,7 @@ func (w *walker) reason(t *tool, ev *entry.Event, change func() *entry.Event) {
 			return
 		}
 	}
-	out := change()
+	out := &w.event
 	if _, there := out.Metadata.Get(accessReason); there {
 		return
 	}

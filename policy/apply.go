@@ -67,35 +67,58 @@ func (p *Policy) AppendLine(dst []byte, ev *entry.Event, st *entry.Stamp, run Ru
 	return out, nil
 }
 
-// Event gives what the policy leaves of an event, for what waits in a file before
-// it is recorded. Its notes go with it (entry.Event.PolicyNotes). An event that
-// the policy does not change shares its objects with ev.
-func (p *Policy) Event(ev *entry.Event, run Run) (entry.Event, error) {
+// AppendEvent is entry.AppendEvent of what the policy leaves of an event, for what
+// waits in a file before it is recorded. notes are members of the entry's policy,
+// nil where there are none: entry.Event.NotePolicy takes them when it is read again.
+func (p *Policy) AppendEvent(dst []byte, ev *entry.Event, run Run) (out, notes []byte, err error) {
+	begin := len(dst)
 	w := walkers.Get().(*walker)
 	defer w.release()
 	seen, err := w.begin(p, ev, run)
 	if err != nil {
-		return entry.Event{}, err
+		return dst, nil, err
 	}
-	text, err := entry.AppendEvent(nil, seen)
+	if out, err = entry.AppendEvent(dst, seen); err != nil {
+		return dst, nil, err
+	}
+	if err := w.run(out[begin:]); err != nil {
+		return dst[:begin], nil, err
+	}
+	if len(w.edits) > 0 {
+		text := slices.Clone(out[begin:])
+		out = w.edit(out[:begin], text, 0)
+	}
+	return out, w.appendNotes(nil), nil
+}
+
+// Event gives what the policy leaves of an event. Its notes go with it
+// (entry.Event.PolicyNotes).
+func (p *Policy) Event(ev *entry.Event, run Run) (entry.Event, error) {
+	text, notes, err := p.AppendEvent(nil, ev, run)
 	if err != nil {
 		return entry.Event{}, err
 	}
-	if err := w.run(text); err != nil {
-		return entry.Event{}, err
-	}
-	if len(w.edits) == 0 {
-		out := *seen
-		out.NotePolicy(w.appendNotes(nil))
-		return out, nil
-	}
-	out, err := entry.ParseEvent(w.edit(nil, text, 0))
-	if err != nil {
-		return entry.Event{}, err
-	}
+	out, err := entry.ParseEvent(text)
 	out.NoteOmitted(ev.Omitted()...)
-	out.NotePolicy(w.appendNotes(nil))
-	return out, nil
+	out.NotePolicy(notes)
+	return out, err
+}
+
+// Value is what the detectors leave of a value, as JSON text, for what is no
+// event's.
+func (p *Policy) Value(v any) ([]byte, error) {
+	text, err := entry.Of(v).AppendJSON(nil)
+	if err != nil {
+		return nil, err
+	}
+	w := walkers.Get().(*walker)
+	defer w.release()
+	w.p, w.run_, w.src = p, Run{KeepFact: true}, text
+	w.frames = append(w.frames[:0], frame{name: []byte("inputs"), kept: true})
+	if w.value() == bad {
+		return nil, errText
+	}
+	return w.edit(nil, text, 0), nil
 }
 
 // Key is what the policy leaves of an idempotency key. It is the event's key from
@@ -135,10 +158,9 @@ func (w *walker) begin(p *Policy, ev *entry.Event, run Run) (*entry.Event, error
 		return nil, err
 	}
 	if key := p.Key(ev.IdempotencyKey); key != ev.IdempotencyKey {
-		if seen == ev {
-			seen = new(*ev)
-		}
-		seen.IdempotencyKey = key
+		w.event = *seen
+		w.event.IdempotencyKey = key
+		seen = &w.event
 		w.note(masked, "/idempotency_key", "detectors")
 	}
 	if len(p.fields) == 0 && len(p.only) == 0 {
@@ -159,7 +181,7 @@ func (w *walker) begin(p *Policy, ev *entry.Event, run Run) (*entry.Event, error
 }
 
 func (w *walker) release() {
-	w.p, w.run_, w.src = nil, Run{}, nil
+	w.p, w.run_, w.src, w.event = nil, Run{}, nil, entry.Event{}
 	w.fields, w.only = w.fields[:0], w.only[:0]
 	clear(w.edits)
 	clear(w.notes)

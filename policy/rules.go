@@ -26,7 +26,7 @@ type Policy struct {
 	uses   *purposes
 	cards  bool // card numbers are masked also where detectors leave things alone
 	users  bool // every event needs a user
-	seals  bool
+	tokens bool
 }
 
 type field struct {
@@ -174,12 +174,7 @@ func New(c Config) (*Policy, error) {
 	if len(m.problems) > 0 {
 		return nil, m.problems
 	}
-	for _, f := range p.fields {
-		p.seals = p.seals || f.action == Seal
-	}
-	for _, a := range c.Actions {
-		p.seals = p.seals || a == Seal
-	}
+	p.tokens = p.has(Hash) || p.has(Pseudonymise)
 	return p, nil
 }
 
@@ -198,11 +193,16 @@ func Default() *Policy { return standard }
 func (p *Policy) Config() Config { return p.config }
 
 // Seals tells whether a rule seals, which no trail of this version can.
-func (p *Policy) Seals() bool { return p.seals }
+func (p *Policy) Seals() bool { return p.has(Seal) }
 
 // Pseudonymises tells whether a rule needs the identity store.
-func (p *Policy) Pseudonymises() bool {
-	is := func(a Action) bool { return a == Pseudonymise }
+func (p *Policy) Pseudonymises() bool { return p.has(Pseudonymise) }
+
+// NeedsTokens tells whether a rule hashes or pseudonymises.
+func (p *Policy) NeedsTokens() bool { return p.tokens }
+
+func (p *Policy) has(action Action) bool {
+	is := func(a Action) bool { return a == action }
 	return slices.ContainsFunc(p.fields, func(f field) bool { return is(f.action) }) || slices.ContainsFunc(slices.Collect(maps.Values(p.config.Actions)), is)
 }
 

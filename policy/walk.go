@@ -19,7 +19,8 @@ const maxLevel = 16
 type walker struct {
 	p      *Policy
 	run_   Run
-	fields []*field // for this event
+	event  entry.Event // a copy, where the event becomes another one
+	fields []*field    // for this event
 	only   []path
 
 	src       []byte
