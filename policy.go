@@ -101,6 +101,23 @@ func (t *Trail) policy() *policy.Policy {
 	return p
 }
 
+// StoredPolicy is the policy that was last set for the trail at path, else
+// policy.Default(): what Options.Policy nil means there.
+func StoredPolicy(path string) (*policy.Policy, error) {
+	_, dir, err := paths(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := storedPolicy(durable.OS, dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if p == nil {
+		p = policy.Default()
+	}
+	return p, nil
+}
+
 func (c *capture) policy() *policy.Policy { return policyFor(&c.opts, durable.OS, c.dir) }
 
 // policyFor is the policy of a process that may not be able to read the trail's.

@@ -113,7 +113,7 @@ func (p *Policy) Value(v any) ([]byte, error) {
 	}
 	w := walkers.Get().(*walker)
 	defer w.release()
-	w.p, w.run_, w.src = p, Run{KeepFact: true}, text
+	w.p, w.run_, w.src, w.pos = p, Run{KeepFact: true}, text, 0
 	w.frames = append(w.frames[:0], frame{name: []byte("inputs"), kept: true})
 	if w.value() == bad {
 		return nil, errText
