@@ -12,6 +12,7 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // scratch is a folder for one example, and options that pin nothing outside
@@ -671,4 +672,71 @@ func ExampleTrail_Ingest() {
 	// 1 true
 	// 1 true
 	// tool_use:calculator collector-eu otlp <nil>
+}
+
+// A policy in code: what patients are called is dropped, whatever tool says it,
+// and calls of the records' tool are accesses to health data.
+func ExampleTrail_Policy() {
+	dir, err := os.MkdirTemp("", "audit")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	rules, err := policy.New(policy.Config{
+		Fields: []policy.Field{{Path: "/outputs/**/name", Action: policy.Drop}},
+		Tools: []policy.Tool{{
+			When: policy.When{Tools: []string{"get_patient"}}, PHI: true, Reason: "treatment",
+			Resource: &policy.Resource{Type: "patient", ID: []string{"/inputs/patient_id"}},
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	path := filepath.Join(dir, "audit.jsonl")
+	trail, err := audit.Open(path, &audit.Options{StateDir: filepath.Join(dir, "state"), Policy: rules})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ev := audit.Event{
+		EventType: audit.ToolUse, AgentID: "qa-agent-001", Action: "tool_use:get_patient", Timestamp: time.Unix(1800000000, 0), TraceID: "run-1",
+		Inputs:   audit.Of(map[string]any{"patient_id": "P12345", "paid_with": "4111 1111 1111 1111"}),
+		Outputs:  audit.Of(map[string]any{"patient": map[string]any{"name": "Jane", "ward": 7}}),
+		Metadata: audit.Of(map[string]any{"user_id": "dr-lee"}),
+	}
+	if _, err := trail.Record(context.Background(), ev); err != nil {
+		log.Fatal(err)
+	}
+	for e, err := range trail.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		inputs, _ := e.Inputs.AppendJSON(nil)
+		outputs, _ := e.Outputs.AppendJSON(nil)
+		resource, _ := e.Resource.AppendJSON(nil)
+		done, _ := e.Policy.AppendJSON(nil)
+		fmt.Printf("%s %s\n%s %s\n%s\n", e.EventType, resource, inputs, outputs, done)
+	}
+
+	// What a program would have to keep in a file of its own until it is recorded.
+	text, _, err := trail.AppendPending(nil, &ev)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Contains(string(text), "4111"), trail.Policy() == rules)
+	if err := trail.Close(); err != nil {
+		log.Fatal(err)
+	}
+	// Whoever opens the trail without a policy has that one.
+	stored, err := audit.StoredPolicy(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stored.Digest() == rules.Digest())
+
+	// Output:
+	// PHI_ACCESS {"type":"patient","id":"P12345"}
+	// {"paid_with":"****1111","patient_id":"P12345"} {"patient":{"ward":7}}
+	// {"masked":["/inputs/paid_with"],"dropped":["/outputs/patient/name"],"classified":["/event_type","/resource","/metadata/access_reason"],"rules":{"/outputs/**/name":["/outputs/patient/name"],"card":["/inputs/paid_with"],"tools/0":["/event_type","/resource","/metadata/access_reason"]}}
+	// false true
+	// true
 }
