@@ -42,7 +42,9 @@ func (w *walker) ruled(f *frame) (r result, done bool) {
 			continue
 		}
 		if rule.action == Mark || rule.action == Seal {
-			w.note(kindOf(rule.action), w.pointer(), rule.name)
+			if w.src[w.pos] != 'n' { // null is nothing
+				w.note(kindOf(rule.action), w.pointer(), rule.name)
+			}
 			continue
 		}
 		f.field = i

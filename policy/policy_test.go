@@ -12,7 +12,7 @@ import (
 var stamp = entry.Stamp{EventID: "01a206d7-e571-79eb-a84a-6a407a3be418", RecordedAt: time.Unix(0, 0), TraceID: "t"}
 
 func event(members string) entry.Event {
-	ev, err := entry.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":"a","action":"tool_use:pay","trace_id":"t",` + members + `}`))
+	ev, err := entry.ParseEvent([]byte(`{"event_type":"TOOL_USE","agent_id":"a","trace_id":"t",` + members + `}`))
 	if err != nil {
 		panic(err)
 	}
@@ -86,7 +86,7 @@ func TestDefault(t *testing.T) {
 		{`"inputs":{"mail":"a@example.com"}`, `"mail":"a@example.com"|"marked":["/inputs/mail"],"rules":{"email":["/inputs/mail"]}`},
 		{`"inputs":{"s":"say \"hi\"\n4111111111111111"}`, `"say \"hi\"\n****1111"`},
 	} {
-		got := line(t, policy.Default(), c.in)
+		got := line(t, policy.Default(), `"action":"tool_use:pay",`+c.in)
 		for _, want := range strings.Split(c.want, "|") {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s gives\n%s, want\n%s", c.in, got, want)

@@ -310,6 +310,9 @@ func (w *walker) name(object, start, end int) result {
 	out, changed, r := w.replace(nil, f.name, false)
 	if changed && r == stays {
 		f.name = w.unique(object, start, out)
+		if key, ok := w.p.set.Name(f.name); ok { // as the next run sees it
+			f.key, f.keyed = key, true
+		}
 		quoted, ok := entry.AppendString(nil, string(f.name))
 		if !ok {
 			return bad
@@ -460,6 +463,10 @@ func (w *walker) text() result {
 			f = &w.frames[len(w.frames)-1]
 		}
 	}
+	if !f.kept { // what is kept would stand in JSON in it
+		w.note(dropped, w.pointer(), "only")
+		return goes
+	}
 	if f.keyed {
 		w.matches = w.p.set.Value(w.matches[:0], f.key, text)
 	} else {
@@ -470,7 +477,7 @@ func (w *walker) text() result {
 
 // looksJSON tells whether text may be JSON that holds something.
 func looksJSON(text []byte) bool {
-	if len(text) < 4 {
+	if len(text) < 2 {
 		return false
 	}
 	switch text[0] {
@@ -479,7 +486,7 @@ func looksJSON(text []byte) bool {
 		return false
 	}
 	text = bytes.Trim(text, " \t\r\n")
-	if len(text) < 4 {
+	if len(text) < 2 {
 		return false
 	}
 	last := text[len(text)-1]
