@@ -336,11 +336,13 @@ func digitRun(b []byte, least int) (int, int) {
 			i++
 			continue
 		}
+		var x number
 		n, end := 0, i
-		group, fours := 0, true
+		group, fours, luhn16 := 0, true, false
 		cut := 0
 		for p := i; p < len(b); {
 			if isDigit(b[p]) {
+				x.push(b[p])
 				n++
 				p++
 				group++
@@ -354,16 +356,17 @@ func digitRun(b []byte, least int) (int, int) {
 			if k == 0 {
 				break
 			}
-			// 4-4-4-4 is a number; what follows may be its security code,
-			// whose digits the mask must not show.
+			// 4-4-4-4 is a number, unless what follows belongs to it: three
+			// more may be its security code, whose digits the mask must not
+			// show.
 			fours = fours && (group == 4 || group == 0)
 			if fours && n == 16 {
-				cut = p
+				cut, luhn16 = p, x.luhn()
 			}
 			group = 0
 			p += k
 		}
-		if cut > 0 && n > 16 && n != 19 {
+		if cut > 0 && (n > maxCard || n == maxCard && luhn16 && !x.luhn()) {
 			end = cut
 		}
 		if n >= least {
