@@ -374,7 +374,7 @@ func (sc *scan) tilde(i int) int {
 	is := func(c byte) bool { return isWord(c) || c == '.' || c == '~' }
 	if start := i - 5; start >= sc.last && text[i-1] == 'Q' && isDigit(text[i-2]) && is(text[i-3]) && is(text[i-4]) && is(text[i-5]) && sc.wordStarts(start) {
 		end := i + 1
-		for end < len(text) && is(text[end]) {
+		for end < len(text) && end-i < 40 && is(text[end]) {
 			end++
 		}
 		if n := end - i - 1; n >= 31 && n <= 35 && varied(text[i+1:end]) && sc.add(start, end, ruleAzure, 0) {
