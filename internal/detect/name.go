@@ -56,7 +56,7 @@ var builtinNames = func() map[string]builtinName {
 		{builtinName{rulePassword, kindPath}, []string{"pwd"}},
 		{builtinName{rulePassword, kindPass}, []string{"pass"}},
 		{builtinName{rulePassword, kindLine}, []string{"passphrase", "passphrases", "mnemonic", "seedphrase", "recoveryphrase", "recoverykey", "mnemonicphrase"}},
-		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken", "bundleenterprisecontribsyscom", "bundlegemscontribsyscom"}},
+		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken", "bundleenterprisecontribsyscom", "bundlegemscontribsyscom", "herokukey", "snykkey", "hubspotkey", "mailchimpkey", "sendgridkey", "mailgunkey", "twiliokey", "datadogkey", "algoliakey", "stripekey", "openaikey", "anthropickey", "azurekey", "gcpkey", "awskey", "githubkey", "slackkey", "squarekey", "paypalkey"}},
 		{builtinName{rulePrivateKey, kindLines}, []string{"privatelines"}},
 		{builtinName{ruleSecretName, kindHeader}, []string{"authorization", "proxyauthorization", "xauthorization", "wwwauthorization"}},
 		{builtinName{ruleSecretName, kindWeak}, []string{"sig", "auth", "xauth", "credential", "credentials", "creds", "key", "sessionid", "sessid", "phpsessid", "jsessionid", "signature", "login", "connectionstring"}},
@@ -445,7 +445,7 @@ func placeholder(b []byte) bool {
 	}
 	n := len(b)
 	switch {
-	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 1 && (b[1] == '{' || b[1] == '(' || isDigit(b[1]) && n == 2), b[0] == '{' && n > 1 && (b[1] == '{' || isLetter(b[1])), hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
+	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 1 && (b[1] == '{' || b[1] == '(' || isDigit(b[1]) && n == 2), b[0] == '{' && n > 1 && (b[1] == '{' || isLetter(b[1]) && !hasDigit(b)), hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
 		return true
 	case b[0] == '$' && n > 2:
 		for _, c := range b[1:] {
