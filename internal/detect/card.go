@@ -178,10 +178,11 @@ var cardWords = []string{"card", "credit", "debit", "visa", "mastercard", "maest
 // gluedWords are what may stand before a card number without a space.
 var gluedWords = []string{"card", "pan", "visa", "mastercard", "maestro", "amex", "jcb", "unionpay", "cc", "number", "num", "no", "nr"}
 
-// glued reports whether the letters that end at i end with a card word.
+// glued reports whether the letters that end at i end with a card word. A short
+// one has to be all of them: hashes have cc5974555486870.
 func (sc *scan) glued(i int) bool {
 	for _, w := range gluedWords {
-		if hasFold(sc.text[:i], i-len(w), w) {
+		if hasFold(sc.text[:i], i-len(w), w) && (len(w) > 3 || !isAlnum(sc.byteAt(i-len(w)-1))) {
 			return true
 		}
 	}

@@ -321,17 +321,20 @@ func AppendMask(dst []byte, m Match, text []byte) []byte {
 	dst = append(dst, maskText...)
 	var last [4]byte
 	n := 0
-	for i := len(found) - 1; i >= 0; i-- {
-		c := found[i]
-		switch {
+	for i := 0; i < len(found); {
+		if k, _ := sepLen(found, i); k > 0 {
+			i += k // %20 has digits too
+			continue
+		}
+		switch c := found[i]; {
 		case isDigit(c):
-			if n < len(last) {
-				last[len(last)-1-n] = c
-			}
+			copy(last[:], last[1:])
+			last[3] = c
 			n++
 		case c == 'e' || c == 'E':
 			return dst // an exponent's digits are not the card's last
 		}
+		i++
 	}
 	// Below that the last four would be too much of it.
 	if n < minCardKeyDigits {

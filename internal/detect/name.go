@@ -56,7 +56,7 @@ var builtinNames = func() map[string]builtinName {
 		{builtinName{rulePassword, kindPath}, []string{"pwd"}},
 		{builtinName{rulePassword, kindPass}, []string{"pass"}},
 		{builtinName{rulePassword, kindLine}, []string{"passphrase", "passphrases", "mnemonic", "seedphrase", "recoveryphrase", "recoverykey", "mnemonicphrase"}},
-		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken", "bundleenterprisecontribsyscom", "bundlegemscontribsyscom"}},
+		{builtinName{ruleSecretName, kindSecret}, []string{"secret", "secrets", "secretkey", "clientsecret", "appsecret", "token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "apitoken", "apikey", "apikeys", "xapikey", "apisecret", "accesskey", "secretaccesskey", "accountkey", "sharedaccesskey", "storagekey", "privatekey", "presharedkey", "psk", "sshkey", "signingkey", "encryptionkey", "decryptionkey", "masterkey", "deploykey", "servicekey", "servicerolekey", "subscriptionkey", "functionskey", "xfunctionskey", "authkey", "hmackey", "hmacsecret", "sessionkey", "licensekey", "adminkey", "rootkey", "otp", "onetimepassword", "authorizationtoken", "securitytoken", "xamzsignature", "usertoken", "bundleenterprisecontribsyscom", "bundlegemscontribsyscom", "herokukey", "snykkey", "hubspotkey", "mailchimpkey", "sendgridkey", "mailgunkey", "twiliokey", "datadogkey", "algoliakey", "stripekey", "openaikey", "anthropickey", "azurekey", "gcpkey", "awskey", "githubkey", "slackkey", "squarekey", "paypalkey"}},
 		{builtinName{rulePrivateKey, kindLines}, []string{"privatelines"}},
 		{builtinName{ruleSecretName, kindHeader}, []string{"authorization", "proxyauthorization", "xauthorization", "wwwauthorization"}},
 		{builtinName{ruleSecretName, kindWeak}, []string{"sig", "auth", "xauth", "credential", "credentials", "creds", "key", "sessionid", "sessid", "phpsessid", "jsessionid", "signature", "login", "connectionstring"}},
@@ -83,7 +83,7 @@ var freeEndings = []string{"password", "passwd", "passphrase", "secret", "token"
 // qualifiers may stand behind a name without changing it.
 var qualifiers = func() map[string]bool {
 	all := map[string]bool{}
-	for _, q := range []string{"hash", "value", "val", "confirm", "confirmation", "confirmed", "old", "new", "current", "plain", "plaintext", "raw", "b64", "base64", "encoded", "header", "again", "repeat", "prod", "dev", "staging", "string", "text", "input", "field"} {
+	for _, q := range []string{"hash", "value", "val", "confirm", "confirmation", "confirmed", "old", "new", "plain", "plaintext", "raw", "b64", "base64", "header", "again", "repeat", "prod", "dev", "staging"} {
 		all[q] = true
 	}
 	return all
@@ -127,40 +127,46 @@ func (b *nameBuf) split(name []byte) {
 	}
 }
 
-// nameEnds are the last two letters of all names, so that most others are
-// known at once.
-type nameEnds [26]uint32
+// nameEnds are the last two letters of all names, and their lengths by first
+// letter, so that most others are known without looking them up.
+type nameEnds struct {
+	ends [26]uint32 // bit of the letter before the last, by the last
+	lens [26]uint32 // bit of the length, by the first letter
+	all  bool       // there is a name that has no such ends: 2fa
+}
 
 func (e *nameEnds) add(name string) {
 	n := len(name)
-	for n > 1 && isDigit(name[n-1]) {
+	for n > 2 && isDigit(name[n-1]) {
 		n--
 	}
-	if last := name[n-1] - 'a'; last < 26 {
-		if n > 1 && name[n-2]-'a' < 26 {
-			e[last] |= 1 << (name[n-2] - 'a')
-		} else {
-			e[last] = 1<<26 - 1
-		}
+	if a, b := name[max(0, n-2)]-'a', name[n-1]-'a'; a < 26 && b < 26 {
+		e.ends[b] |= 1 << a
+	} else {
+		e.all = true
+	}
+	if first := name[0] - 'a'; first < 26 {
+		e.lens[first] |= 1 << min(len(name), 31)
 	}
 }
 
-// may reports whether a name that ends so may be one. Digits and brackets at
-// the end do not count.
+// may reports whether a name that ends so may be one. Digits and signs at the
+// end do not count.
 func (e *nameEnds) may(name []byte) bool {
+	if e.all {
+		return true
+	}
 	n := len(name)
 	for n > 0 && !isLetter(name[n-1]) {
 		n--
 	}
-	if n == 0 {
-		// Only digits were seen: longer ones than names have.
-		return false
-	}
-	last := name[n-1]&0x1F - 1
-	if n == 1 || !isLetter(name[n-2]) {
-		return e[last] != 0
-	}
-	return e[last]&(1<<(name[n-2]&0x1F-1)) != 0
+	return n > 1 && isLetter(name[n-2]) && e.ends[name[n-1]&0x1F-1]&(1<<(name[n-2]&0x1F-1)) != 0
+}
+
+// has reports whether a whole name, in lower case, may be one.
+func (e *nameEnds) has(name []byte) bool {
+	first := name[0] - 'a'
+	return first >= 26 || e.lens[first]&(1<<min(len(name), 31)) != 0
 }
 
 // Name says what the values under a member of that name are. Upper and lower
@@ -178,7 +184,11 @@ func (s *Set) Name(name []byte) (Key, bool) {
 		}
 		joined := b.buf[:b.n]
 		for w := max(0, b.words-6); w < b.words; w++ {
-			if e, ok := s.names[string(joined[b.starts[w]:])]; ok {
+			name := joined[b.starts[w]:]
+			if !s.ends.has(name) {
+				continue
+			}
+			if e, ok := s.names[string(name)]; ok {
 				return e.Key, e.kind != kindNone
 			}
 		}
@@ -191,13 +201,13 @@ func (s *Set) Name(name []byte) (Key, bool) {
 		case n < b.n && n > int(b.starts[b.words-1]): // password2
 			b.n = n
 			continue
-		case n < b.n, qualifiers[string(last)]: // password_2, password_hash
+		case n < b.n, qualifierEnds.has(last) && qualifiers[string(last)]: // password_2, password_hash
 			b.n = int(b.starts[b.words-1])
 			b.words--
 			continue
 		}
 		for _, f := range freeEndings {
-			if len(last) > len(f) && string(last[len(last)-len(f):]) == f {
+			if len(last) > len(f) && last[len(last)-1] == f[len(f)-1] && string(last[len(last)-len(f):]) == f {
 				if e, ok := s.names[string(last[max(0, len(last)-len(f)-4):])]; ok {
 					return e.Key, e.kind != kindNone
 				}
@@ -326,11 +336,13 @@ func digitRun(b []byte, least int) (int, int) {
 			i++
 			continue
 		}
+		var x number
 		n, end := 0, i
-		group, fours := 0, true
+		group, fours, luhn16 := 0, true, false
 		cut := 0
 		for p := i; p < len(b); {
 			if isDigit(b[p]) {
+				x.push(b[p])
 				n++
 				p++
 				group++
@@ -344,16 +356,17 @@ func digitRun(b []byte, least int) (int, int) {
 			if k == 0 {
 				break
 			}
-			// 4-4-4-4 is a number; what follows may be its security code,
-			// whose digits the mask must not show.
+			// 4-4-4-4 is a number, unless what follows belongs to it: three
+			// more may be its security code, whose digits the mask must not
+			// show.
 			fours = fours && (group == 4 || group == 0)
 			if fours && n == 16 {
-				cut = p
+				cut, luhn16 = p, x.luhn()
 			}
 			group = 0
 			p += k
 		}
-		if cut > 0 && n > 16 && n != 19 {
+		if cut > 0 && (n > maxCard || n == maxCard && luhn16 && !x.luhn()) {
 			end = cut
 		}
 		if n >= least {
@@ -432,7 +445,7 @@ func placeholder(b []byte) bool {
 	}
 	n := len(b)
 	switch {
-	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 1 && (b[1] == '{' || b[1] == '(' || isDigit(b[1]) && n == 2), b[0] == '{' && n > 1 && (b[1] == '{' || isLetter(b[1])), hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
+	case b[0] == '<' && b[n-1] == '>', b[0] == '$' && n > 1 && (b[1] == '{' || b[1] == '(' || isDigit(b[1]) && n == 2), b[0] == '{' && n > 1 && (b[1] == '{' || isLetter(b[1]) && !hasDigit(b)), hasAt(b, 0, "process.env."), hasAt(b, 0, "os.environ"), hasAt(b, 0, "os.getenv("):
 		return true
 	case b[0] == '$' && n > 2:
 		for _, c := range b[1:] {

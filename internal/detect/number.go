@@ -14,6 +14,19 @@ func (sc *scan) digits(i int) int {
 	if j < len(text) {
 		c = text[j]
 	}
+	// UUIDs and ISO dates are the most common numbers of traces, and neither is
+	// looked at group by group.
+	if n <= 8 && (class[c]&bHex != 0 || c == '-' && n == 8) && sc.uuidAt(i) && (i == 0 || !isWord(text[i-1])) && !isAlnum(sc.byteAt(i+36)) {
+		return i + 36
+	}
+	if n == 4 && c == '-' {
+		if end := sc.isoDate(i); end > 0 {
+			if i >= sc.last && sc.born(i) && sc.add(i, end, ruleDOB, 0) {
+				return end
+			}
+			return end
+		}
+	}
 	// Most numbers in prose are short and stand alone.
 	if n < 5 && (i == 0 || text[i-1] != '+') {
 		switch {
@@ -73,6 +86,23 @@ func (sc *scan) digits(i int) int {
 	return j
 }
 
+// isoDate is the end of a date such as 2025-10-26 at i with no further group of
+// digits behind; 0 is none.
+func (sc *scan) isoDate(i int) int {
+	end := i + 10
+	if end > len(sc.text) || i > 0 && sc.text[i-1] == '-' {
+		return 0
+	}
+	d := sc.text[i:end]
+	if d[7] != '-' || !isDigit(d[5]) || !isDigit(d[6]) || !isDigit(d[8]) || !isDigit(d[9]) || d[5] > '1' || d[8] > '3' || isDigit(sc.byteAt(end)) {
+		return 0
+	}
+	if k, _ := sepLen(sc.text, end); k > 0 && isDigit(sc.byteAt(end+k)) {
+		return 0
+	}
+	return end
+}
+
 // shortAlone is digits for a number of up to four digits with no other number
 // behind: a year that ends a date of birth.
 func (sc *scan) shortAlone(i, j, n int) int {
@@ -115,7 +145,7 @@ func (sc *scan) digitsInWord(i int) int {
 			return j // Dynatrace: the dot finds it
 		}
 	}
-	if n >= 4 && n <= maxCard && sc.cardStarts(i) {
+	if k, _ := sepLen(text, j); (n >= 4 || k > 0) && n <= maxCard && sc.cardStarts(i) {
 		if end := sc.cardAt(i); end > 0 {
 			if a, b, ok := sc.track(i, end); ok && sc.add(a, b, ruleTrack, 0) {
 				return b

@@ -9,6 +9,13 @@ import (
 // prefix, and for the password of curl -u.
 func (sc *scan) dash(i int) int {
 	text := sc.text
+	if i > 0 {
+		if table := prefixes.dash[text[i-1]]; table != nil {
+			if end := sc.vendor(table, i); end > 0 {
+				return end
+			}
+		}
+	}
 	if i+1 < len(text) && text[i+1] == '-' {
 		j := i + 2
 		for j < len(text) && text[j] == '-' {
@@ -28,13 +35,6 @@ func (sc *scan) dash(i int) int {
 			}
 		}
 		return j
-	}
-	if i > 0 {
-		if table := prefixes.dash[text[i-1]]; table != nil {
-			if end := sc.vendor(table, i); end > 0 {
-				return end
-			}
-		}
 	}
 	if c := sc.byteAt(i + 1); (c == 'u' || c == 'U') && (i == 0 || isSpace(text[i-1])) {
 		if end := sc.curlUser(i); end > 0 {
@@ -69,6 +69,9 @@ func (sc *scan) pem(i, j int) int {
 	if hasAt(text, p, " BLOCK") {
 		p += len(" BLOCK")
 	}
+	if hasAt(text, p, " --") { // SSH2's
+		p++
+	}
 	for p < len(text) && text[p] == '-' {
 		p++
 	}
@@ -79,6 +82,9 @@ func (sc *scan) pem(i, j int) int {
 			end = max(end, e+k+len("KEY"))
 			if hasAt(text, end, " BLOCK") {
 				end += len(" BLOCK")
+			}
+			if hasAt(text, end, " --") {
+				end++
 			}
 			for end < len(text) && text[end] == '-' {
 				end++
@@ -343,7 +349,7 @@ func (sc *scan) telegram(i int) int {
 		start--
 	}
 	end := spanWord(text, i+1)
-	if n := i - start; n < 5 || n > 16 || end-i-1 != 35 || start < sc.last || start > 0 && isAlnum(text[start-1]) && !hasAt(text, start-3, "bot") {
+	if n := i - start; n < 5 || n > 16 || end-i-1 != 35 || start < sc.last || !sc.wordStarts(start) && !hasAt(text, start-3, "bot") {
 		return 0
 	}
 	if !varied(text[i+1:end]) || !sc.add(start, end, ruleTelegram, 0) {

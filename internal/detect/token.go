@@ -244,7 +244,7 @@ func (sc *scan) upper(i int) int {
 			}
 		}
 	case 'S':
-		if sc.byteAt(i+1) == 'K' && (i == 0 || !isWord(text[i-1])) {
+		if sc.byteAt(i+1) == 'K' && sc.wordStarts(i) {
 			// Twilio: SK and 32 hexadecimal digits.
 			if e := spanClass(text, i+2, bHex); e-i == 34 && !isAlnum(sc.byteAt(e)) && varied(text[i+2:e]) && sc.add(i, e, ruleService, 2) {
 				return e
@@ -266,7 +266,7 @@ func (sc *scan) upper(i int) int {
 // and for the hosts of webhooks.
 func (sc *scan) dot(i int) int {
 	text := sc.text
-	if i == 0 || i+1 >= len(text) || !isAlnum(text[i+1]) || !isWord(text[i-1]) {
+	if i == 0 || i+1 >= len(text) || !isWord(text[i+1]) || !isWord(text[i-1]) {
 		return i + 1
 	}
 	switch text[i+1] {
@@ -326,8 +326,14 @@ func spanWord(text []byte, i int) int {
 func (sc *scan) discordBot(i int) int {
 	text := sc.text
 	start := i
-	for start > sc.last && i-start <= 28 && isWord(text[start-1]) {
+	for start > sc.last && i-start <= 30 && isWord(text[start-1]) {
 		start--
+	}
+	switch sc.byteAt(start - 1) { // an escape's characters are not its
+	case '\\':
+		start++
+	case '%':
+		start += 2
 	}
 	if n := i - start; n < 23 || n > 28 || spanWord(text, i+1) != i+7 {
 		return 0
@@ -366,9 +372,9 @@ func (sc *scan) webhook(p int, r rule, kinds ...string) int {
 func (sc *scan) tilde(i int) int {
 	text := sc.text
 	is := func(c byte) bool { return isWord(c) || c == '.' || c == '~' }
-	if start := i - 5; start >= sc.last && text[i-1] == 'Q' && isDigit(text[i-2]) && is(text[i-3]) && is(text[i-4]) && is(text[i-5]) && (start == 0 || !is(text[start-1])) {
+	if start := i - 5; start >= sc.last && text[i-1] == 'Q' && isDigit(text[i-2]) && is(text[i-3]) && is(text[i-4]) && is(text[i-5]) && sc.wordStarts(start) {
 		end := i + 1
-		for end < len(text) && is(text[end]) {
+		for end < len(text) && end-i < 40 && is(text[end]) {
 			end++
 		}
 		if n := end - i - 1; n >= 31 && n <= 35 && varied(text[i+1:end]) && sc.add(start, end, ruleAzure, 0) {
@@ -391,7 +397,10 @@ func (sc *scan) databricks(i int) int {
 		start--
 	}
 	if !hasAt(text, start, "dapi") {
-		return 0
+		start++ // the n of an escape, the D of %3D
+		if !hasAt(text, start, "dapi") || !sc.wordStarts(start) {
+			return 0
+		}
 	}
 	end := spanClass(text, start+4, bHex)
 	if end-start != 36 || !varied(text[start+4:end]) {
