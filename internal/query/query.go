@@ -27,7 +27,10 @@ const (
 type Query struct {
 	Agent   string
 	Trace   string
-	User    string // metadata.user_id
+	// User is metadata.user_id. A trail also gives the entries in which a user
+	// that is named whole stands under the pseudonym that it has there, as
+	// metadata.user_id_hash; a user with stars is compared with ids alone.
+	User    string
 	Session string // metadata.session_id
 	// EventTypes wants any of these. Naming one of the trail's own shows it.
 	EventTypes []string
@@ -54,10 +57,28 @@ type Query struct {
 	// Cursor continues after the entry that gave it (Entry.Cursor), in the
 	// same order.
 	Cursor string
+
+	pseudonym string // of User
 }
 
 // Literal makes text match itself in a field where * stands for anything.
 func Literal(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
+
+// UserID gives the one user that a query asks for; ok is false where it asks for
+// none, or for several by a star.
+func UserID(q *Query) (id string, ok bool) {
+	g := newGlob(q.User)
+	if len(g.parts) != 1 {
+		return "", false
+	}
+	return g.parts[0], true
+}
+
+// WithPseudonym is a query that also wants what its user did under a pseudonym.
+func WithPseudonym(q Query, pseudonym string) Query {
+	q.pseudonym = pseudonym
+	return q
+}
 
 // Check tells what is wrong with a query.
 func (q *Query) Check() error {
@@ -78,7 +99,8 @@ func (q *Query) Check() error {
 	return nil
 }
 
-// Facts says what the query asks for, for the entry that records it.
+// Facts says what the query asks for, for the entry that records it. A user with
+// a pseudonym is named by that: who has the lines alone is not told whose it is.
 func (q *Query) Facts() map[string]any {
 	m := map[string]any{}
 	for name, v := range map[string]string{
@@ -93,6 +115,10 @@ func (q *Query) Facts() map[string]any {
 		if !v.IsZero() {
 			m[name] = v.UTC().Format(time.RFC3339Nano)
 		}
+	}
+	if q.pseudonym != "" {
+		delete(m, "user")
+		m["user_id_hash"] = q.pseudonym
 	}
 	if len(q.EventTypes) > 0 {
 		m["event_types"] = q.EventTypes

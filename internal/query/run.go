@@ -201,7 +201,7 @@ func (s *scan) newest(ctx context.Context, part journal.Part) error {
 type matcher struct {
 	q        *Query
 	adopted  lifecycle.Adopted
-	needles  [][]byte // each must be in the line's bytes, unless it has escapes
+	needles  [][][]byte // one of each must be in the line's bytes, unless it has escapes
 	types    map[string]bool
 	agent    glob
 	trace    glob
@@ -221,8 +221,13 @@ func compile(q *Query) *matcher {
 		action: newGlob(q.Action), outcome: newGlob(q.Outcome), resource: newGlob(q.Resource), purpose: newGlob(q.Purpose),
 		text: strings.ToLower(q.Text),
 	}
-	for _, g := range []glob{m.agent, m.trace, m.user, m.session, m.action, m.outcome, m.purpose} {
+	for _, g := range []glob{m.agent, m.trace, m.session, m.action, m.outcome, m.purpose} {
 		m.need(g.longest())
+	}
+	if q.pseudonym == "" {
+		m.need(m.user.longest())
+	} else {
+		m.need(m.user.longest(), q.pseudonym)
 	}
 	if !strings.Contains(q.Resource, "/") { // else it may be a type and an id, apart in the line
 		m.need(m.resource.longest())
@@ -246,17 +251,22 @@ func compile(q *Query) *matcher {
 	return m
 }
 
-// need notes text that a matching line has in its bytes: as it is, since our
-// spelling escapes only what no needle has.
-func (m *matcher) need(s string) {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+// need notes texts of which a matching line has one in its bytes: as it is, since
+// our spelling escapes only what no needle has.
+func (m *matcher) need(texts ...string) {
+	needle := make([][]byte, 0, len(texts))
+	for _, s := range texts {
+		for i := range len(s) {
+			if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+				return
+			}
+		}
+		if s == "" {
 			return
 		}
+		needle = append(needle, []byte(s))
 	}
-	if s != "" {
-		m.needles = append(m.needles, []byte(s))
-	}
+	m.needles = append(m.needles, needle)
 }
 
 // mayHave tells whether a part can have an entry that is wanted.
@@ -278,8 +288,8 @@ func (m *matcher) mayHave(p journal.Segment, low, high int64) bool {
 // try parses a line that may match. The entry has its own copy of the bytes.
 func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err error) {
 	escapes := false
-	for _, n := range m.needles {
-		if !bytes.Contains(line, n) {
+	for _, texts := range m.needles {
+		if !slices.ContainsFunc(texts, func(text []byte) bool { return bytes.Contains(line, text) }) {
 			// Others may spell a character by an escape that we do not need.
 			if escapes = escapes || bytes.IndexByte(line, '\\') >= 0; !escapes {
 				return e, false, nil
@@ -323,7 +333,11 @@ func (m *matcher) match(e *entry.Entry) bool {
 		!q.RecordedSince.IsZero() && e.RecordedAt.Before(q.RecordedSince):
 		return false
 	}
-	if (m.user.set || m.session.set) && (!m.user.match(e.Metadata.Text("user_id")) || !m.session.match(e.Metadata.Text("session_id"))) {
+	if m.session.set && !m.session.match(e.Metadata.Text("session_id")) {
+		return false
+	}
+	if m.user.set && !m.user.match(e.Metadata.Text("user_id")) &&
+		(q.pseudonym == "" || e.Metadata.Text("user_id_hash") != q.pseudonym) {
 		return false
 	}
 	if m.resource.set {

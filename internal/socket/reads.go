@@ -16,8 +16,8 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 )
 
-// readings answers POST /v1/readings.
-func (s *Server) readings(r *request) error {
+// body reads a small body, which is what as JSON.
+func (r *request) body(what string, to any) error {
 	if _, err := r.params(); err != nil {
 		return err
 	}
@@ -26,15 +26,41 @@ func (s *Server) readings(r *request) error {
 		return badRequest("the body can't be read, or has more than " + strconv.Itoa(maxBody) + " bytes")
 	}
 	r.bodyRead = true
+	if err := json.Unmarshal(body, to); err != nil {
+		return badRequest("the body is not " + what + " as JSON")
+	}
+	return nil
+}
+
+// readings answers POST /v1/readings.
+func (s *Server) readings(r *request) error {
 	var reading Reading
-	if err := json.Unmarshal(body, &reading); err != nil {
-		return badRequest("the body is not a reading as JSON")
+	if err := r.body("a reading", &reading); err != nil {
+		return err
 	}
 	receipt, err := s.holder.NoteReading(r.Context(), r.conn.peer, reading)
 	if err != nil {
 		return err
 	}
 	r.json(http.StatusOK, receipt.AppendJSON(nil))
+	return nil
+}
+
+// pseudonyms answers POST /v1/pseudonyms.
+func (s *Server) pseudonyms(r *request) error {
+	var asked pseudonymRequest
+	if err := r.body("a user", &asked); err != nil {
+		return err
+	}
+	p, err := s.holder.Pseudonym(r.Context(), asked.User)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(pseudonymAnswer{p})
+	if err != nil {
+		return err
+	}
+	r.json(http.StatusOK, b)
 	return nil
 }
 
