@@ -4,10 +4,12 @@
 // An identifier (a user's id, say) gets a pseudonym the first time it is asked
 // for, and keeps it: 64 hex digits,
 //
-//	pseudonym = HMAC-SHA-256(pseudonym key, salt ‖ identifier)
+//	mac       = the first 24 bytes of HMAC-SHA-256(pseudonym key, salt ‖ identifier)
+//	pseudonym = mac ‖ the first 8 bytes of HMAC-SHA-256(check key, mac)
 //
-// The key is derived from keys/identity.key, which is the trail's own. The salt
-// is 16 random bytes of this identifier's own. It lies, with the identifier,
+// The last 8 bytes let the trail know its own pseudonyms from other text. The
+// keys are derived from keys/identity.key, which is the trail's own. The salt is
+// 16 random bytes of this identifier's own. It lies, with the identifier,
 // in a box (internal/seal) in identity/<name>, where the name is a keyed hash of
 // the identifier: from an identifier one file is read to its pseudonym.
 //

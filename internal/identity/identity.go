@@ -29,8 +29,9 @@ const (
 	format   = 1
 	keySize  = 32
 	saltSize = 16
-	nameSize = 2 * sha256.Size
+	nameSize = 2 * sha256.Size // of a file's name, and of a pseudonym
 	idSize   = 16
+	macSize  = 24 // of a pseudonym; its check has the rest
 
 	// maxFile bounds a file: the longest identifier takes 2 KiB.
 	maxFile = 8 << 10
@@ -42,6 +43,7 @@ const (
 const (
 	labelName      = "kaizen-audit/identity-name/v1"
 	labelPseudonym = "kaizen-audit/pseudonym/v1"
+	labelCheck     = "kaizen-audit/pseudonym-check/v1"
 	labelBox       = "kaizen-audit/identity-box/v1"
 	labelID        = "kaizen-audit/identity-key/v1"
 	// boxPurpose is what seal.Wrap is told that a box is for.
@@ -137,6 +139,18 @@ func (s *Store) Lookup(id string) (pseudonym string, ok bool, err error) {
 		return "", false, err
 	}
 	return s.read(k, id) // another process may have removed it: nothing is remembered
+}
+
+// Is tells whether text is a pseudonym of this trail, also one whose identifier
+// was forgotten. Without the key at hand nothing is.
+func (s *Store) Is(text string) bool {
+	if len(text) != nameSize {
+		return false
+	}
+	s.mu.Lock()
+	k, err := s.loadKeys(false)
+	s.mu.Unlock()
+	return err == nil && k != nil && k.is(text)
 }
 
 // Forget removes what is known of an identifier, and returns once that is
@@ -322,7 +336,7 @@ func newKey() []byte {
 
 // keys are what is derived from keys/identity.key.
 type keys struct {
-	names, pseudonyms, boxes []byte
+	names, pseudonyms, checks, boxes []byte
 
 	id string // says which key it is, and nothing else of it
 }
@@ -333,7 +347,7 @@ func deriveKeys(key []byte) (*keys, error) {
 	for _, d := range []struct {
 		label string
 		to    *[]byte
-	}{{labelName, &k.names}, {labelPseudonym, &k.pseudonyms}, {labelBox, &k.boxes}, {labelID, &id}} {
+	}{{labelName, &k.names}, {labelPseudonym, &k.pseudonyms}, {labelCheck, &k.checks}, {labelBox, &k.boxes}, {labelID, &id}} {
 		var err error
 		if *d.to, err = hkdf.Expand(sha256.New, key, d.label, keySize); err != nil {
 			return nil, err
@@ -347,15 +361,28 @@ func deriveKeys(key []byte) (*keys, error) {
 func (k *keys) mark() []byte { return appendFile(nil, k.id) }
 
 // name is the file's name of an identifier.
-func (k *keys) name(id string) string { return mac(k.names, nil, id) }
+func (k *keys) name(id string) string { return hex.EncodeToString(mac(k.names, []byte(id))) }
 
-func (k *keys) pseudonym(salt []byte, id string) string { return mac(k.pseudonyms, salt, id) }
+func (k *keys) pseudonym(salt []byte, id string) string {
+	p := mac(k.pseudonyms, salt, []byte(id))[:macSize]
+	return hex.EncodeToString(k.checked(p))
+}
 
-func mac(key, salt []byte, id string) string {
+// checked appends the check to the mac of a pseudonym.
+func (k *keys) checked(p []byte) []byte { return append(p, mac(k.checks, p)[:sha256.Size-macSize]...) }
+
+// is tells a pseudonym of these keys from any other text.
+func (k *keys) is(text string) bool {
+	p, err := hex.DecodeString(text)
+	return err == nil && len(p) == sha256.Size && strings.ToLower(text) == text && hmac.Equal(p, k.checked(p[:macSize:macSize]))
+}
+
+func mac(key []byte, parts ...[]byte) []byte {
 	h := hmac.New(sha256.New, key)
-	h.Write(salt)
-	h.Write([]byte(id))
-	return hex.EncodeToString(h.Sum(nil))
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return h.Sum(nil)
 }
 
 // appendFile appends a file of identity/: its format, and a box or a key's id.

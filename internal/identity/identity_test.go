@@ -87,9 +87,25 @@ func TestOneIdentifierHasOnePseudonym(t *testing.T) {
 	if lookup(t, again, "user123") != first || pseudonym(t, again, "user123") != first {
 		t.Error("the next process has another")
 	}
+	forged := "0" + first[1:]
+	if forged == first {
+		forged = "1" + first[1:]
+	}
+	for text, is := range map[string]bool{first: true, forged: false, strings.ToUpper(first): false, "": false, "user123": false,
+		strings.Repeat("0", 64): false, first + "00": false, first[:62]: false, strings.Repeat("x", 64): false} {
+		if again.Is(text) != is {
+			t.Errorf("Is(%q) is %v", text, !is)
+		}
+	}
 	other := New(durable.OS, trail(t, durable.OS), origin)
+	if other.Is(first) {
+		t.Error("a trail without a key knows it")
+	}
 	if pseudonym(t, other, "user123") == first {
 		t.Error("another trail has the same")
+	}
+	if other.Is(first) {
+		t.Error("another trail knows it")
 	}
 	for _, id := range []string{"", strings.Repeat("x", MaxIdentifier+1), "\xff"} {
 		if _, err := s.Pseudonym(id); !errors.Is(err, ErrInvalid) {
