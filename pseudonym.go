@@ -78,19 +78,14 @@ func (t *Trail) identities() *identity.Store {
 	return t.identityStore
 }
 
-// withPseudonym is a query that also finds its user's entries under a pseudonym.
-// That they can't be looked for is told, since the answer is not whole then.
-func (t *Trail) withPseudonym(q Query) Query {
-	user, ok := query.UserID(&q)
-	if !ok {
-		return q
-	}
-	p, ok, err := t.identities().Lookup(user)
-	if err != nil {
-		t.warn(fmt.Errorf("entries of this user under a pseudonym are not found: %w", err))
-	}
-	if !ok {
-		return q
-	}
-	return query.WithPseudonym(q, p)
+// withPseudonyms is a query that also finds who is asked for under a pseudonym.
+// That pseudonyms can't be looked up is told, since the answer is not whole then.
+func (t *Trail) withPseudonyms(q Query) Query {
+	return query.WithPseudonyms(q, func(id string) string {
+		p, _, err := t.identities().Lookup(id)
+		if err != nil {
+			t.warn(fmt.Errorf("entries under a pseudonym are not found: %w", err))
+		}
+		return p
+	})
 }

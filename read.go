@@ -82,7 +82,7 @@ func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entr
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
 		}
-		q := t.withPseudonym(q)
+		q := t.withPseudonyms(q)
 		if err := t.noteRead(ctx, as, q.Facts()); err != nil {
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return

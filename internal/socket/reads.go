@@ -180,14 +180,14 @@ func appendEntry(dst []byte, e entry.Entry) []byte {
 // queryParams are the parameters of GET /v1/entries: the flags of the command
 // query, with _ for -.
 var queryParams = []string{
-	"agent", "trace", "user", "session", "event_type", "action", "success", "outcome", "resource", "meta", "purpose",
+	"agent", "trace", "user", "subject", "session", "event_type", "action", "success", "outcome", "resource", "meta", "purpose",
 	"since", "until", "recorded_since", "text", "limit", "order", "cursor", "audit",
 }
 
 // parseQuery reads the parameters of GET /v1/entries, none of them empty.
 func parseQuery(params url.Values) (query.Query, error) {
 	q := query.Query{
-		Agent: params.Get("agent"), Trace: params.Get("trace"), User: params.Get("user"), Session: params.Get("session"),
+		Agent: params.Get("agent"), Trace: params.Get("trace"), User: params.Get("user"), Subject: params.Get("subject"), Session: params.Get("session"),
 		Action: params.Get("action"), Outcome: params.Get("outcome"), Resource: params.Get("resource"),
 		Purpose: params.Get("purpose"), Text: params.Get("text"), Cursor: params.Get("cursor"),
 	}
