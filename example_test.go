@@ -740,3 +740,68 @@ func ExampleTrail_Policy() {
 	// false true
 	// true
 }
+
+func ExampleTrail_Pseudonymize() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	pseudonym := must(trail.Pseudonymize(ctx, "user123"))
+	ev := toolUse("qa-agent-001", "calculator")
+	ev.Metadata = audit.Of(map[string]any{"user_id_hash": pseudonym})
+	must(trail.Record(ctx, ev))
+	must(trail.Record(ctx, toolUse("qa-agent-001", "search"))) // with metadata.user_id
+
+	for e, err := range trail.Query(ctx, audit.Query{User: "user123"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.Action, e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash") == pseudonym)
+	}
+	// Output:
+	// tool_use:calculator  true
+	// tool_use:search user123 false
+}
+
+func ExampleTrail_RecordPHIAccess() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	read := audit.Event{AgentID: "qa-agent-001", Action: "patient_record_read"}
+	must(trail.RecordPHIAccess(ctx, read, audit.PHI{
+		UserID: "doctor123", PatientID: "P12345", AccessReason: "treatment", PHIType: "medical_history",
+	}))
+	for e, err := range trail.Query(ctx, audit.Query{Resource: "patient/P12345"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.EventType, e.Metadata.Text("user_id"), e.Metadata.Text("access_reason"))
+	}
+	_, err := trail.RecordPHIAccess(ctx, read, audit.PHI{UserID: "doctor123", PatientID: "P12345", PHIType: "medical_history"})
+	fmt.Println(err)
+	// Output:
+	// PHI_ACCESS doctor123 treatment
+	// event refused: metadata.access_reason: is missing, and an access must say it
+}
+
+func ExampleTrail_RecordCHDAccess() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	pay := audit.Event{AgentID: "qa-agent-001", Action: "payment_processing"}
+	chd := audit.CHD{UserID: "cashier456", Terminal: "POS-001", Location: "Store-NY-001", MaskedCard: "****1234"}
+	must(trail.RecordCHDAccess(ctx, pay, chd))
+	chd.MaskedCard = "4532-1234-5678-9012"
+	_, err := trail.RecordCHDAccess(ctx, pay, chd)
+	fmt.Println(err)
+	// Output:
+	// event refused: inputs.masked_card: shows the card's number: of a card eight digits at the front and four at the end may be stored
+}
