@@ -805,3 +805,24 @@ func ExampleTrail_RecordCHDAccess() {
 	// Output:
 	// event refused: inputs.masked_card: shows the card's number: of a card eight digits at the front and four at the end may be stored
 }
+
+func ExampleTrail_GapReport() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	must(trail.Record(ctx, toolUse("qa-agent-001", "calculator")))
+	nobodys := toolUse("qa-agent-001", "search")
+	nobodys.Metadata = audit.Object{}
+	must(trail.Record(ctx, nobodys))
+
+	gaps := must(trail.GapReport(ctx))
+	for _, m := range gaps.Agents[0].Measures[:2] {
+		fmt.Printf("%s: %d of %d\n", m.Name, m.Count, m.Of)
+	}
+	// Output:
+	// complete: 1 of 2
+	// unique_user: 1 of 2
+}
