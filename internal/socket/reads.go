@@ -48,11 +48,20 @@ func (s *Server) readings(r *request) error {
 
 // pseudonyms answers POST /v1/pseudonyms.
 func (s *Server) pseudonyms(r *request) error {
-	var asked pseudonymRequest
+	var asked json.RawMessage
 	if err := r.body("a user", &asked); err != nil {
 		return err
 	}
-	p, err := s.holder.Pseudonym(r.Context(), asked.User)
+	// encoding/json makes U+FFFD of what is no text, and of two users one.
+	user, ok := entry.Value{}, false
+	if _, err := entry.Raw(asked).AppendJSON(nil); err == nil {
+		user, ok = entry.Raw(asked).Get("user")
+	}
+	text, isText := user.Text()
+	if !ok || !isText {
+		return badRequest("the body is not a user as JSON")
+	}
+	p, err := s.holder.Pseudonym(r.Context(), text)
 	if err != nil {
 		return err
 	}
