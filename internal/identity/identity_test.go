@@ -402,3 +402,31 @@ func BenchmarkPseudonymKnown(b *testing.B) {
 		}
 	}
 }
+
+// A store that was made from docs/format.md alone, in another language (Python's
+// hmac and OpenSSL), is read as what it is.
+func TestAStoreMadeFromTheDocumentIsRead(t *testing.T) {
+	const (
+		id        = "mia_li_3668"
+		name      = "56f8ef35688472f91268df463a74b31ee2479959c73b9539b2e13e256e545eda"
+		pseudonym = "ffc2f46a2acd286eaefa76cd5d948887a6a6cb58a17f3f5095fc02d225998cc7"
+		keyID     = "c90622a13947c3700618e57fe9adb2e3"
+		data      = "yMnKy8zNzs_Q0dLT1NXW17_ELSE1Hawwf3QuYZyrWrnnPqTsZaI9DGtxVkFkeijWAjyo48QC6pHY0omWG3Ce_05h9jXMaay0j1fLD9fOEIU"
+	)
+	dir := trail(t, durable.OS)
+	key := make([]byte, keySize)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	write(t, filepath.Join(dir, "keys", "identity.key"), key)
+	if err := os.Mkdir(filepath.Join(dir, "identity"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "identity", "store.json"), []byte(`{"format":1,"data":"`+keyID+"\"}\n"))
+	write(t, filepath.Join(dir, "identity", name), []byte(`{"format":1,"data":"`+data+"\"}\n"))
+	s := New(durable.OS, dir, origin)
+	p, err := s.Pseudonym(id)
+	if found := lookup(t, s, id); err != nil || p != pseudonym || found != p || !s.Is(p) {
+		t.Errorf("%s, %s, %v", p, found, err)
+	}
+}
