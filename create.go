@@ -349,7 +349,7 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 
 func newKeys(skey string, mac []byte) (*keys, error) {
 	s, err := note.NewSigner(skey)
-	return &keys{s, mac, newTokens(mac)}, err
+	return &keys{s, mac, newTokenKey(mac)}, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its

@@ -197,12 +197,8 @@ func (o *Options) withDefaults() (Options, error) {
 	default:
 		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
 	}
-	switch {
-	case out.Policy == nil:
-	case out.Policy.Seals():
+	if out.Policy != nil && out.Policy.Seals() {
 		return out, optionError("Policy", "a rule of it seals: %w", ErrNotBuilt)
-	case out.Policy.Pseudonymises():
-		return out, optionError("Policy", "a rule of it pseudonymises, for which there is no identity store: %w", ErrNotBuilt)
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

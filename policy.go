@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/identity"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -160,15 +161,24 @@ func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err 
 	return p.AppendEvent(dst, ev, run)
 }
 
-// run is how the policy is applied here.
+// run is how the policy is applied to what waits in a file: here by the trail's
+// holder or by who hands it over.
 func (t *Trail) run(keep bool) policy.Run {
+	if t.holds() {
+		return t.runHeld(keep)
+	}
 	r := policy.Run{KeepFact: keep}
-	switch {
-	case !t.policy().NeedsTokens():
-	case t.holds():
-		r.Tokens = &t.keys.tokens
-	default:
+	if t.policy().NeedsTokens() {
 		r.Tokens = tokensOf(t.opts.fs, t.dir)
+	}
+	return r
+}
+
+// runHeld is how the policy is applied to what the trail's holder records.
+func (t *Trail) runHeld(keep bool) policy.Run {
+	r := policy.Run{KeepFact: keep}
+	if t.policy().NeedsTokens() {
+		r.Tokens = &tokens{key: t.keys.tokens, identities: t.identities(), holder: true}
 	}
 	return r
 }
@@ -189,19 +199,30 @@ func (t *Trail) leftKeys(events []Event) []Event {
 }
 
 // tokens makes what stands for values: keyed hashes under a key that is derived
-// from keys/mac.key (docs/format.md §1.2).
-type tokens [sha256.Size]byte
+// from keys/mac.key (docs/format.md §1.2), and pseudonyms.
+type tokens struct {
+	key        tokenKey
+	identities *identity.Store // nil where they can't be looked up
+	holder     bool            // this process may make pseudonyms
+}
+
+type tokenKey [sha256.Size]byte
 
 func tokensOf(fsys durable.FS, dir string) policy.Tokens {
 	key, err := durable.ReadFile(fsys, filepath.Join(dir, "keys", "mac.key"), macKeyBytes)
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}
-	t := newTokens(key)
-	return &t
+	t := &tokens{key: newTokenKey(key)}
+	if data, err := durable.ReadFile(fsys, filepath.Join(dir, "trail.json"), maxSmallFile); err == nil {
+		if id, _, err := parseIdentity(data); err == nil {
+			t.identities = identity.New(fsys, dir, id.Origin)
+		}
+	}
+	return t
 }
 
-func newTokens(key []byte) (t tokens) {
+func newTokenKey(key []byte) (t tokenKey) {
 	m := hmac.New(sha256.New, key)
 	m.Write([]byte("kaizen-audit tokens 1"))
 	m.Sum(t[:0])
@@ -210,19 +231,33 @@ func newTokens(key []byte) (t tokens) {
 
 const tokenPrefix = "hmac:"
 
-// Token is "hmac:" and the base64url of 24 bytes: 16 of HMAC-SHA-256 over a zero
-// byte and the value, 8 of HMAC-SHA-256 over a byte 1 and those.
+// Token is a pseudonym, if what it stands for is to be remembered; only the
+// trail's holder makes one that is not there yet. Else it is "hmac:" and the
+// base64url of 24 bytes: 16 of HMAC-SHA-256 over a zero byte and the value, 8 of
+// HMAC-SHA-256 over a byte 1 and those.
 func (t *tokens) Token(value string, remember bool) (string, error) {
-	if remember {
-		return "", fmt.Errorf("pseudonymise: %w", ErrNotBuilt)
+	switch {
+	case remember && t.holder:
+		return t.identities.Pseudonym(value)
+	case remember && t.identities == nil:
+		return "", errNoPseudonym
+	case remember:
+		p, ok, err := t.identities.Lookup(value)
+		if err == nil && !ok {
+			err = errNoPseudonym
+		}
+		return p, err
 	}
 	b := t.sum(make([]byte, 0, 64), 0, value)[:16]
 	b = t.sum(b, 1, string(b))[:24]
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(b), nil
 }
 
+// errNoPseudonym: the policy masks then.
+var errNoPseudonym = errors.New("only the trail's holder makes pseudonyms")
+
 func (t *tokens) sum(dst []byte, kind byte, value string) []byte {
-	m := hmac.New(sha256.New, t[:])
+	m := hmac.New(sha256.New, t.key[:])
 	m.Write(append([]byte{kind}, value...))
 	return m.Sum(dst)
 }
@@ -231,7 +266,7 @@ func (t *tokens) sum(dst []byte, kind byte, value string) []byte {
 func (t *tokens) IsToken(text string) bool {
 	rest, ok := strings.CutPrefix(text, tokenPrefix)
 	if !ok || len(rest) != 32 {
-		return false
+		return t.identities != nil && t.identities.Is(text)
 	}
 	b, err := base64.RawURLEncoding.DecodeString(rest)
 	return err == nil && hmac.Equal(b[16:], t.sum(nil, 1, string(b[:16]))[:8])

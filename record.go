@@ -94,7 +94,7 @@ func (t *Trail) encode(s *scratch, ev *Event, by handed) (Receipt, error) {
 		st.TraceID = entry.NewTraceID()
 	}
 	from := len(s.buf)
-	buf, err := t.policy().AppendLine(s.buf, ev, &st, t.run(by.keep))
+	buf, err := t.policy().AppendLine(s.buf, ev, &st, t.runHeld(by.keep))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -428,7 +428,7 @@ func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (R
 	again, err := t.policy().AppendLine(nil, ev, &entry.Stamp{
 		EventID: first.EventID, RecordedAt: first.RecordedAt, TraceID: first.TraceID, MaxLine: t.opts.MaxLine,
 		RecordedBy: objectText(first.RecordedBy),
-	}, t.run(by.keep))
+	}, t.runHeld(by.keep))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}

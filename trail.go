@@ -531,7 +531,7 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 type keys struct {
 	signer note.Signer
 	mac    []byte
-	tokens tokens
+	tokens tokenKey
 }
 
 func loadKeys(fsys durable.FS, dir string) (*keys, error) {
@@ -549,7 +549,7 @@ func loadKeys(fsys durable.FS, dir string) (*keys, error) {
 	if len(k.mac) != macKeyBytes {
 		return nil, fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
 	}
-	k.tokens = newTokens(k.mac)
+	k.tokens = newTokenKey(k.mac)
 	return k, nil
 }
 

@@ -7,7 +7,8 @@ import (
 )
 
 // At gives the value that a JSON pointer (RFC 6901) leads to in the entry's line,
-// such as /inputs/patient_id or /outputs/rows/0/id.
+// such as /inputs/patient_id or /outputs/rows/0/id. A string on the way that holds
+// a JSON object or array, as tools give it, is looked into.
 func (e Entry) At(pointer string) (v Value, ok bool) {
 	v, rest := Value{e.line}, pointer
 	for rest != "" {
@@ -20,6 +21,9 @@ func (e Entry) At(pointer string) (v Value, ok bool) {
 			token, rest = token[:i], token[i:]
 		}
 		token = pointerText.Replace(token)
+		if text, ok := v.Text(); ok && (strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[")) && json.Valid([]byte(text)) {
+			v = Value{[]byte(text)}
+		}
 		if o, isObject := v.Object(); isObject {
 			v, ok = o.Get(token)
 		} else {

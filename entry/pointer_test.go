@@ -3,13 +3,14 @@ package entry
 import "testing"
 
 func TestAtFollowsAPointer(t *testing.T) {
-	e, err := Parse([]byte(`{"agent_id":"a","inputs":{"patient_id":"P1","a/b":{"m~n":[1,{"id":"P2"}]},"":true,"x y":null},"outputs":{"0":"zero"}}`))
+	e, err := Parse([]byte(`{"agent_id":"a","inputs":{"patient_id":"P1","a/b":{"m~n":[1,{"id":"P2"}]},"":true,"x y":null},"outputs":{"0":"zero","value":"{\"user\":{\"id\":\"u1\"},\"l\":\"[7]\"}","t":"{no","s":"[1"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for pointer, want := range map[string]string{
 		"/inputs/patient_id": `"P1"`, "/inputs/a~1b/m~0n/1/id": `"P2"`, "/inputs/a~1b/m~0n/0": "1", "/inputs/": "true",
-		"/inputs/x y": "null", "/outputs/0": `"zero"`, "/outputs": `{"0":"zero"}`,
+		"/inputs/x y": "null", "/outputs/0": `"zero"`, "/outputs/value/user/id": `"u1"`, "/outputs/value/l/0": "7",
+		"/outputs/t/x": "", "/outputs/s/0": "",
 		"/nothing": "", "inputs": "", "/inputs/patient_id/0": "", "/inputs/a~1b/m~0n/2": "", "/inputs/a~1b/m~0n/01": "",
 		"/inputs/a~1b/m~0n/-": "", "/inputs/a~1b/m~0n/-1": "", "/inputs//": "", "/": "",
 	} {

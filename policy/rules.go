@@ -195,9 +195,6 @@ func (p *Policy) Config() Config { return p.config }
 // Seals tells whether a rule seals, which no trail of this version can.
 func (p *Policy) Seals() bool { return p.has(Seal) }
 
-// Pseudonymises tells whether a rule needs the identity store.
-func (p *Policy) Pseudonymises() bool { return p.has(Pseudonymise) }
-
 // NeedsTokens tells whether a rule hashes or pseudonymises.
 func (p *Policy) NeedsTokens() bool { return p.tokens }
 

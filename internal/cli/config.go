@@ -166,9 +166,6 @@ func unbuilt(p *policy.Policy) (why []string) {
 	if p.Seals() {
 		why = append(why, "a rule seals (profiles gdpr and hipaa do), which this version can't; policy test shows what it would do")
 	}
-	if p.Pseudonymises() {
-		why = append(why, "a rule pseudonymises, which this version can't; hash is there")
-	}
 	return why
 }
 

@@ -136,6 +136,7 @@ type agentGaps struct {
 	users    map[uint64]struct{}
 	lacking  map[string]*lacking // by tool or event type
 	overOTLP bool                // an entry without content, or without a user, came that way
+	leftOut  bool                // a value was, being too long say
 }
 
 // lacking is a tool or event type whose entries do not name their resource.
@@ -275,6 +276,7 @@ func (b *GapBuilder) judge(a *agentGaps, e *entry.Entry) {
 		a.calls++
 		content := hasContent(e)
 		a.note(withContent, content, e.Index)
+		a.leftOut = a.leftOut || len(pointers(e, "omitted")) > 0
 		a.overOTLP = a.overOTLP || (!content || user == "") && e.RecordedBy.Text("via") == "otlp"
 	}
 	a.note(denied, e.Outcome == "denied" || e.EventType == entry.PermissionCheck && !e.Success, e.Index)
@@ -477,12 +479,15 @@ func (a *agentGaps) mend(name string) string {
 		}
 		return `metadata: {"user_id": ID} in every event; hook.WithMetadata(ctx, map[string]any{"user_id": ID}); AuditTrailHook(manager, metadata={"user_id": ID})`
 	case withPurpose:
-		return "purpose: PURPOSE in every event, and policy: {purposes: {declared: [PURPOSE], otherwise: refuse}}"
+		return "policy: {purposes: {declared: [PURPOSE], otherwise: refuse}}"
 	case withContent:
 		if a.overOTLP {
 			return "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true at the sender, or its own switch (docs/otlp.md)"
 		}
-		return "inputs and outputs in every call; for what was too long trail: {max_line: 64MiB}"
+		if a.leftOut {
+			return "trail: {max_line: 64MiB}"
+		}
+		return "inputs and outputs in every call"
 	case noEventType:
 		return "event_type: TOOL_USE, or what it was, in every event"
 	case noOrigin, weakOrigin:
