@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // under is an event of a user, under the id or under a pseudonym.
@@ -212,5 +213,65 @@ func TestAFullDiskMakesNoPseudonym(t *testing.T) {
 	mem.SetCapacity(0)
 	if p := pseudonymize(t, trail, "user123"); p != pseudonymize(t, trail, "user123") {
 		t.Error("two pseudonyms")
+	}
+}
+
+// A rule that pseudonymises does so for whoever records through the holder, once,
+// and what it stands for is in no file; who hands over what waits in a file uses
+// the pseudonyms that there are, and masks the rest.
+func TestARulePseudonymisesIntoTheIdentityStore(t *testing.T) {
+	ctx := t.Context()
+	rules, err := policy.New(policy.Config{Fields: []policy.Field{
+		{Path: "/metadata/user_id", Action: policy.Pseudonymise}, {Path: "/inputs/to", Action: policy.Pseudonymise},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trail := openTemp(t, &Options{Policy: rules})
+	const user = "mia.li@example.org"
+	ev := under("user_id", user)
+	ev.Inputs = Of(map[string]any{"to": user})
+	record(t, trail, ev)
+	second, err := Open(trail.Path(), &Options{StateDir: trail.opts.StateDir, Policy: rules})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	ev.IdempotencyKey = "once"
+	first, err := second.Record(ctx, ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := second.Record(ctx, ev); err != nil || again != first {
+		t.Errorf("sent again: %+v, %v; the first was %+v", again, err, first)
+	}
+	p := pseudonymize(t, trail, user)
+	record(t, trail, under("user_id", p)) // as it came out of the trail: not done twice
+	got, err := collect(second.Query(ctx, Query{User: user}))
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d entries, %v", len(got), err)
+	}
+	for i, e := range got {
+		if e.Metadata.Text("user_id") != p || i < 2 && e.Inputs.Text("to") != p {
+			t.Errorf("entry %d: %s", e.Index, e.Line())
+		}
+	}
+	if v, ok := got[1].At("/policy/pseudonymised/0"); !ok || !strings.HasPrefix(string(v.JSON()), `"/`) {
+		t.Errorf("the entry does not say what was done: %s", got[1].Line())
+	}
+
+	text, _, err := second.AppendPending(nil, &ev)
+	if err != nil || bytes.Contains(text, []byte(user)) || !bytes.Contains(text, []byte(p)) {
+		t.Errorf("waiting: %s, %v", text, err)
+	}
+	stranger := under("user_id", "nobody.yet@example.org")
+	text, _, err = second.AppendPending(nil, &stranger)
+	if err != nil || bytes.Contains(text, []byte("nobody.yet")) || !bytes.Contains(text, []byte(`"user_id":"****"`)) {
+		t.Errorf("waiting, without a pseudonym: %s, %v", text, err)
+	}
+	for name, data := range allFiles(t, filepath.Dir(trail.Path())) {
+		if bytes.Contains(data, []byte(user)) || bytes.Contains(data, []byte("mia.li")) {
+			t.Errorf("%s holds the identifier", name)
+		}
 	}
 }

@@ -65,3 +65,41 @@ func TestSettingsOfTheGapReportMend(t *testing.T) {
 		t.Errorf("%d settings of the policy, want those of the purpose and of the resource", tried)
 	}
 }
+
+// query --user finds a user in both forms, while another process holds the trail
+// and when none does.
+func TestQueryByUserFindsPseudonyms(t *testing.T) {
+	state := t.TempDir()
+	t.Setenv("KAIZEN_AUDIT_STATE", state)
+	log := filepath.Join(t.TempDir(), "a.jsonl")
+	trail, err := audit.Open(log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := trail.Pseudonymize(t.Context(), "user123")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []map[string]any{{"user_id": "user123"}, {"user_id_hash": p}, {"user_id": "user124"}} {
+		if _, err := trail.Record(t.Context(), audit.Event{EventType: audit.ToolUse, AgentID: "a", Action: "tool_use:x", Metadata: audit.Of(m)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func() {
+		t.Helper()
+		for flag, want := range map[string]int{"--user": 2, "--subject": 2, "--text": 1} {
+			code, out, errs := main(t, "", "query", flag, "user123", "--format", "jsonl", "--log", log)
+			if n := strings.Count(out, "\n"); code != exitDone || n != want || errs != "" {
+				t.Errorf("%s: %d, %d entries, want %d, %s", flag, code, n, want, errs)
+			}
+		}
+		if _, out, _ := main(t, "", "query", "--user", "user123", "--log", log); !strings.Contains(out, p) {
+			t.Errorf("the table does not show the pseudonym\n%s", out)
+		}
+	}
+	ask()
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+}
