@@ -31,7 +31,7 @@ dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r 
 PYTHON      ?= python3
 VENV        := clients/python/.venv
 
-.PHONY: all build man release python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp clean
+.PHONY: all build man release python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy clean
 
 all: build
 
@@ -114,7 +114,7 @@ crash:
 	@for d in $(call dirs-with,"crash\.rounds"); do ( cd $$d; \
 		$(GO) test -run Crash -count=1 -timeout 2h -v . -crash.rounds=$(CRASHROUNDS) ); done
 
-bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory
+bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory bench-detect bench-policy
 
 bench-append:
 	cd bench && $(GO) run ./append $(ARGS)
@@ -131,8 +131,14 @@ bench-hook:
 bench-otlp:
 	cd bench && $(GO) run ./otlp $(ARGS)
 
+bench-detect:
+	cd bench && $(GO) run ./detect $(ARGS)
+
 bench-memory:
 	cd bench && $(GO) run ./memory $(ARGS)
+
+bench-policy:
+	cd bench && $(GO) run ./policy $(ARGS)
 
 clean:
 	rm -rf bin dist bench/bench-*-[0-9]*

@@ -120,6 +120,9 @@ func (t *Trail) RecordFact(ctx context.Context, ev Event) (Receipt, error) {
 	}, t.mac()); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if ev, err = t.policy().Event(&ev, t.run(true)); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 	return t.Record(ctx, ev)
 }
 
@@ -267,13 +270,13 @@ func (t *Trail) spoolWaits() bool {
 
 // put spools the event: why is what became of recording it.
 func (c *capture) put(ev Event, why error) error {
-	text, err := entry.AppendEvent(nil, &ev)
+	text, notes, err := c.appendPending(nil, &ev)
 	if err != nil {
 		return err
 	}
 	now := c.opts.now()
 	item := spool.Item{
-		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), PID: os.Getpid(),
+		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), Policy: notes, PID: os.Getpid(),
 	}
 	dirs := spoolDirs(c.dir, c.log, c.stateDir())
 	if _, err := os.Stat(c.dir); err != nil {

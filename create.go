@@ -207,7 +207,7 @@ func renameFlagged(fsys durable.FS, from, to string) error {
 // identityOf is who the trail at path is: as its trail.json says or, where that
 // is lost or broken, as it was pinned. The zero identity and no verifier are a
 // trail that nobody knows any more.
-func identityOf(dir, path, state string) (identity, note.Verifier, error) {
+func identityOf(dir, path, state string) (trailID, note.Verifier, error) {
 	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, "trail.json"), maxSmallFile)
 	if err == nil {
 		id, v, err := parseIdentity(data)
@@ -215,9 +215,9 @@ func identityOf(dir, path, state string) (identity, note.Verifier, error) {
 			return id, v, err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return identity{}, nil, err
+		return trailID{}, nil, err
 	}
-	id := identity{Origin: pinnedOrigin(state, path), VKey: pin.Key(state, path)}
+	id := trailID{Origin: pinnedOrigin(state, path), VKey: pin.Key(state, path)}
 	v, err := note.NewVerifier(id.VKey)
 	if err != nil {
 		return id, nil, nil
@@ -283,7 +283,7 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	mac := make([]byte, macKeyBytes)
 	rand.Read(mac)
 	now = t.clock.now()
-	t.id = identity{
+	t.id = trailID{
 		Format: formatVersion, Origin: origin, Created: formatTime(now), Profile: "plain",
 		VKey: vkey, LifecycleVKey: vkey, VKeys: []keyFrom{{vkey, 0}},
 	}
@@ -349,7 +349,7 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 
 func newKeys(skey string, mac []byte) (*keys, error) {
 	s, err := note.NewSigner(skey)
-	return &keys{s, mac}, err
+	return &keys{s, mac, newTokenKey(mac)}, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its

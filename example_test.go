@@ -12,6 +12,7 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // scratch is a folder for one example, and options that pin nothing outside
@@ -671,4 +672,157 @@ func ExampleTrail_Ingest() {
 	// 1 true
 	// 1 true
 	// tool_use:calculator collector-eu otlp <nil>
+}
+
+// A policy in code: what patients are called is dropped, whatever tool says it,
+// and calls of the records' tool are accesses to health data.
+func ExampleTrail_Policy() {
+	dir, err := os.MkdirTemp("", "audit")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	rules, err := policy.New(policy.Config{
+		Fields: []policy.Field{{Path: "/outputs/**/name", Action: policy.Drop}},
+		Tools: []policy.Tool{{
+			When: policy.When{Tools: []string{"get_patient"}}, PHI: true, Reason: "treatment",
+			Resource: &policy.Resource{Type: "patient", ID: []string{"/inputs/patient_id"}},
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	path := filepath.Join(dir, "audit.jsonl")
+	trail, err := audit.Open(path, &audit.Options{StateDir: filepath.Join(dir, "state"), Policy: rules})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ev := audit.Event{
+		EventType: audit.ToolUse, AgentID: "qa-agent-001", Action: "tool_use:get_patient", Timestamp: time.Unix(1800000000, 0), TraceID: "run-1",
+		Inputs:   audit.Of(map[string]any{"patient_id": "P12345", "paid_with": "4111 1111 1111 1111"}),
+		Outputs:  audit.Of(map[string]any{"patient": map[string]any{"name": "Jane", "ward": 7}}),
+		Metadata: audit.Of(map[string]any{"user_id": "dr-lee"}),
+	}
+	if _, err := trail.Record(context.Background(), ev); err != nil {
+		log.Fatal(err)
+	}
+	for e, err := range trail.Query(context.Background(), audit.Query{Agent: "qa-agent-001"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		inputs, _ := e.Inputs.AppendJSON(nil)
+		outputs, _ := e.Outputs.AppendJSON(nil)
+		resource, _ := e.Resource.AppendJSON(nil)
+		done, _ := e.Policy.AppendJSON(nil)
+		fmt.Printf("%s %s\n%s %s\n%s\n", e.EventType, resource, inputs, outputs, done)
+	}
+
+	// What a program would have to keep in a file of its own until it is recorded.
+	text, _, err := trail.AppendPending(nil, &ev)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Contains(string(text), "4111"), trail.Policy() == rules)
+	if err := trail.Close(); err != nil {
+		log.Fatal(err)
+	}
+	// Whoever opens the trail without a policy has that one.
+	stored, err := audit.StoredPolicy(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stored.Digest() == rules.Digest())
+
+	// Output:
+	// PHI_ACCESS {"type":"patient","id":"P12345"}
+	// {"paid_with":"****1111","patient_id":"P12345"} {"patient":{"ward":7}}
+	// {"masked":["/inputs/paid_with"],"dropped":["/outputs/patient/name"],"classified":["/event_type","/resource","/metadata/access_reason"],"rules":{"/outputs/**/name":["/outputs/patient/name"],"card":["/inputs/paid_with"],"tools/0":["/event_type","/resource","/metadata/access_reason"]}}
+	// false true
+	// true
+}
+
+func ExampleTrail_Pseudonymize() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	pseudonym := must(trail.Pseudonymize(ctx, "user123"))
+	ev := toolUse("qa-agent-001", "calculator")
+	ev.Metadata = audit.Of(map[string]any{"user_id_hash": pseudonym})
+	must(trail.Record(ctx, ev))
+	must(trail.Record(ctx, toolUse("qa-agent-001", "search"))) // with metadata.user_id
+
+	for e, err := range trail.Query(ctx, audit.Query{User: "user123"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.Action, e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash") == pseudonym)
+	}
+	// Output:
+	// tool_use:calculator  true
+	// tool_use:search user123 false
+}
+
+func ExampleTrail_RecordPHIAccess() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	read := audit.Event{AgentID: "qa-agent-001", Action: "patient_record_read"}
+	must(trail.RecordPHIAccess(ctx, read, audit.PHI{
+		UserID: "doctor123", PatientID: "P12345", AccessReason: "treatment", PHIType: "medical_history",
+	}))
+	for e, err := range trail.Query(ctx, audit.Query{Resource: "patient/P12345"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.EventType, e.Metadata.Text("user_id"), e.Metadata.Text("access_reason"))
+	}
+	_, err := trail.RecordPHIAccess(ctx, read, audit.PHI{UserID: "doctor123", PatientID: "P12345", PHIType: "medical_history"})
+	fmt.Println(err)
+	// Output:
+	// PHI_ACCESS doctor123 treatment
+	// event refused: metadata.access_reason: is missing, and an access must say it
+}
+
+func ExampleTrail_RecordCHDAccess() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	pay := audit.Event{AgentID: "qa-agent-001", Action: "payment_processing"}
+	chd := audit.CHD{UserID: "cashier456", Terminal: "POS-001", Location: "Store-NY-001", MaskedCard: "****1234"}
+	must(trail.RecordCHDAccess(ctx, pay, chd))
+	chd.MaskedCard = "4532-1234-5678-9012"
+	_, err := trail.RecordCHDAccess(ctx, pay, chd)
+	fmt.Println(err)
+	// Output:
+	// event refused: inputs.masked_card: shows the card's number: of a card eight digits at the front and four at the end may be stored
+}
+
+func ExampleTrail_GapReport() {
+	path, opts, done := scratch()
+	defer done()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	ctx := context.Background()
+
+	must(trail.Record(ctx, toolUse("qa-agent-001", "calculator")))
+	nobodys := toolUse("qa-agent-001", "search")
+	nobodys.Metadata = audit.Object{}
+	must(trail.Record(ctx, nobodys))
+
+	gaps := must(trail.GapReport(ctx))
+	for _, m := range gaps.Agents[0].Measures[:2] {
+		fmt.Printf("%s: %d of %d\n", m.Name, m.Count, m.Of)
+	}
+	// Output:
+	// complete: 1 of 2
+	// unique_user: 1 of 2
 }

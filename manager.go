@@ -118,8 +118,8 @@ func (m *AuditTrailManager) QueryByTrace(ctx context.Context, traceID string) ([
 	return collect(m.Query(ctx, Query{Trace: query.Literal(traceID)}))
 }
 
-// QueryByUser gives the entries whose metadata.user_id is userID, oldest
-// first.
+// QueryByUser gives the entries of a user, under the id (metadata.user_id) or under
+// its pseudonym (Trail.Pseudonymize), oldest first.
 func (m *AuditTrailManager) QueryByUser(ctx context.Context, userID string) ([]Entry, error) {
 	if userID == "" {
 		return nil, fmt.Errorf("query by user: %w", errNoID)
@@ -145,10 +145,10 @@ func (m *AuditTrailManager) ExportComplianceReport(ctx context.Context) (string,
 	return b.String(), err
 }
 
-// ExportUserData gives the entries of a user as JSON: an array of the entries
-// as they were recorded, oldest first. It is recorded as AUDIT_EXPORT. Of a
-// trail that lacks entries (GapError) or has broken lines it gives what is
-// there, and the error.
+// ExportUserData gives the entries of a user, those of QueryByUser, as JSON: an
+// array of the entries as they were recorded, oldest first. It is recorded as
+// AUDIT_EXPORT. Of a trail that lacks entries (GapError) or has broken lines it
+// gives what is there, and the error.
 func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
 	if userID == "" {
 		return "", fmt.Errorf("export user data: %w", errNoID)

@@ -10,6 +10,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // Durability says when Record returns.
@@ -100,6 +101,11 @@ type Options struct {
 	// (mode 0710) to its socket. It must be Group where that is set; empty means
 	// nobody but the same user and root.
 	SocketGroup string
+	// Policy says what may be written. nil is the policy that was last set for the
+	// trail, policy.Default() where none was; a policy that is given is the
+	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a
+	// file before it is recorded has passed it too.
+	Policy *policy.Policy
 	// StateDir is where origins and keys that were seen are pinned; empty
 	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
 	// else ~/.local/state/kaizen-audit/known.
@@ -191,6 +197,9 @@ func (o *Options) withDefaults() (Options, error) {
 	case "", appendOnlySealed, appendOnlyAll:
 	default:
 		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
+	}
+	if out.Policy != nil && out.Policy.Seals() {
+		return out, optionError("Policy", "a rule of it seals: %w", ErrNotBuilt)
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

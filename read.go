@@ -82,6 +82,7 @@ func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entr
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
 		}
+		q := t.withPseudonyms(q)
 		if err := t.noteRead(ctx, as, q.Facts()); err != nil {
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
@@ -254,7 +255,7 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 
 // spoolItem is a reading as it waits in the spool.
 func spoolItem(o ownEntry, now time.Time) (spool.Item, error) {
-	inputs, err := Of(o.inputs).AppendJSON(nil)
+	inputs, err := detectors.Value(o.inputs)
 	if err != nil {
 		return spool.Item{}, err
 	}

@@ -161,7 +161,7 @@ func (r *remote) openAsMember(why error) error {
 		return why // that nobody listens says less
 	}
 	t := r.trail
-	t.id = identity{Format: formatVersion, Origin: info.Origin, VKey: info.VKey}
+	t.id = trailID{Format: formatVersion, Origin: info.Origin, VKey: info.VKey}
 	if err := t.checkPin(); err != nil {
 		return errors.Join(err, c.Close())
 	}

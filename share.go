@@ -216,6 +216,11 @@ func (s sharedTrail) Report(ctx context.Context, by socket.Peer, format string) 
 	return b.Bytes(), err
 }
 
+func (s sharedTrail) Pseudonym(_ context.Context, user string) (string, error) {
+	p, err := s.t.pseudonym(user)
+	return p, shareError(err)
+}
+
 func (s sharedTrail) ExportUser(ctx context.Context, by socket.Peer, user string) ([]byte, error) {
 	m := AuditTrailManager{s.t}
 	text, err := m.ExportUserData(withPeer(ctx, by), user)

@@ -189,10 +189,11 @@ func (t *Trail) takeInEvent(item spool.Item, by []byte) error {
 		return nil
 	}
 	ev.NoteOmitted(item.Omitted...)
+	ev.NotePolicy(item.Policy)
 	if ev.IdempotencyKey == "" {
 		ev.IdempotencyKey = "spool:" + item.ID
 	}
-	t.recordBatch(context.Background(), []Event{ev}, handed{text: by}, make([]Receipt, 1), func(_ int, e error) { err = e })
+	t.recordBatch(context.Background(), []Event{ev}, handed{text: by, keep: true}, make([]Receipt, 1), func(_ int, e error) { err = e })
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
 		return nil
 	}

@@ -39,6 +39,7 @@ func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2
 			yield(Entry{}, fmt.Errorf("tail: %w", err))
 			return
 		}
+		q := t.withPseudonyms(q)
 		facts := q.Facts()
 		facts["newest"], facts["follow"] = n, follow
 		if err := t.noteRead(ctx, readEntry{"AUDIT_QUERY", "tail"}, facts); err != nil {

@@ -18,10 +18,12 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
+	"github.com/kaizen-audit/kaizen-audit/internal/identity"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // Trail is an open trail. It is safe for concurrent use.
@@ -29,14 +31,18 @@ type Trail struct {
 	opts     Options
 	path     string // the open segment, links resolved
 	dir      string // the trail's directory
-	id       identity
+	id       trailID
 	known    bool // id was compared with the pin
 	clock    *clock
 	pin      string // what happened to the pin, for Info
 	warnings warnings
 
+	rules     atomic.Pointer[policy.Policy]       // the policy in force, once it is known
 	macKey    atomic.Pointer[func([]byte) []byte] // of what is left out of entries, once it was needed
 	protected *protected                          // nil for a reader, and on a test's file system
+
+	identitiesOnce sync.Once
+	identityStore  *identity.Store // see identities
 
 	// A writer has these; a reader has none.
 	lock     durable.File
@@ -62,8 +68,8 @@ type Trail struct {
 	closeErr  error
 }
 
-// identity is trail.json.
-type identity struct {
+// trailID is trail.json.
+type trailID struct {
 	Format        int       `json:"format"`
 	Origin        string    `json:"origin"`
 	Created       string    `json:"created"`
@@ -84,8 +90,8 @@ const formatVersion = 1
 const maxSmallFile = 1 << 20
 
 // parseIdentity reads trail.json.
-func parseIdentity(data []byte) (identity, note.Verifier, error) {
-	var id identity
+func parseIdentity(data []byte) (trailID, note.Verifier, error) {
+	var id trailID
 	if err := json.Unmarshal(data, &id); err != nil {
 		return id, nil, errors.New("trail.json: not the JSON that is expected")
 	}
@@ -308,6 +314,7 @@ func (t *Trail) closeWriter() error {
 		}))
 	}
 	close(t.closed)
+	t.identities().Close()
 	t.signer.stop()
 	failed := t.journal.Err()
 	errs = append(errs, explainJournal(failed), t.journal.Close())
@@ -525,6 +532,7 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 type keys struct {
 	signer note.Signer
 	mac    []byte
+	tokens tokenKey
 }
 
 func loadKeys(fsys durable.FS, dir string) (*keys, error) {
@@ -542,6 +550,7 @@ func loadKeys(fsys durable.FS, dir string) (*keys, error) {
 	if len(k.mac) != macKeyBytes {
 		return nil, fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
 	}
+	k.tokens = newTokenKey(k.mac)
 	return k, nil
 }
 

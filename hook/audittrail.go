@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -595,7 +596,13 @@ func (h *AuditTrailHook) warn(err error) {
 	}
 }
 
-var texts = sync.Pool{New: func() any { return new([]byte) }}
+// slotText is the text for a slot, and its event.
+type slotText struct {
+	text []byte
+	ev   audit.Event
+}
+
+var slotTexts = sync.Pool{New: func() any { return new(slotText) }}
 
 // putBegun notes that an action has begun. It may come to it late, when the action
 // has ended and its end is recorded: then there is nothing to note.
@@ -612,13 +619,14 @@ func (h *AuditTrailHook) putBegun(c *Context) error {
 	case !open:
 		return nil
 	case h.begun != nil:
-		scratch := texts.Get().(*[]byte)
-		defer texts.Put(scratch)
+		scratch := slotTexts.Get().(*slotText)
 		var text []byte
-		if text, err = h.unknownText((*scratch)[:0], c); err == nil {
-			*scratch = text
+		if text, err = h.unknownText(scratch, c); err == nil {
+			scratch.text = text
 			s, err = h.begun.put(text)
 		}
+		scratch.ev = audit.Event{}
+		slotTexts.Put(scratch)
 	}
 	if err != nil {
 		h.unnoted.Add(1)
@@ -640,19 +648,27 @@ var errNowhere = errors.New("there is no place for it")
 
 // unknownText is the event that is recorded if an action's end never comes,
 // without what makes it longer than a slot.
-func (h *AuditTrailHook) unknownText(dst []byte, c *Context) ([]byte, error) {
-	ev := h.event(c)
+func (h *AuditTrailHook) unknownText(scratch *slotText, c *Context) ([]byte, error) {
+	ev := &scratch.ev
+	*ev = h.event(c)
 	for _, member := range []string{"", "inputs", "metadata", "resource", "authority"} {
 		if member != "" {
-			h.omit(&ev, "longer than what is noted of an action that has begun", member)
+			h.omit(ev, "longer than what is noted of an action that has begun", member)
 		}
-		text, err := entry.AppendEvent(dst, &ev)
+		text, notes, err := h.trail.AppendPending(scratch.text[:0], ev)
+		if err == nil && len(notes) > 0 {
+			text = append(append(text, notesAfter...), notes...)
+		}
 		if err == nil && len(text) < slotBytes {
 			return append(text, '\n'), nil
 		}
 	}
-	return dst, errors.New("its names are too long")
+	return nil, errors.New("its names are too long")
 }
+
+// notesAfter parts an event's text in a slot from what the policy did to it. There
+// is no such character in JSON text as we write it.
+const notesAfter = "\t"
 
 // takeBegun: the action's end is safe.
 func (h *AuditTrailHook) takeBegun(span string) {
@@ -699,7 +715,9 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 // abandonedEvent reads what was noted. After a power failure it may be anything:
 // that there was an action is all that is known then.
 func abandonedEvent(file string, slot int, text []byte) (ev audit.Event, known bool) {
+	text, notes, _ := bytes.Cut(text, []byte(notesAfter))
 	ev, err := entry.ParseEvent(text)
+	ev.NotePolicy(notes)
 	if err != nil || ev.SpanID == "" || len(ev.SpanID) > 64 || ev.TraceID == "" {
 		ev = audit.Event{EventType: "HOOK_ACTION", AgentID: agentUnspecified, Action: "unknown"}
 		ev.IdempotencyKey = "hook:unknown:" + file + ":" + strconv.Itoa(slot)

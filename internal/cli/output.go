@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
@@ -190,7 +191,7 @@ func (w *tableEntries) Write(e audit.Entry) error {
 	}
 	index := cell{strconv.FormatInt(e.Index, 10), ""}
 	return w.table.row(index, text(e.Timestamp.UTC().Format(entry.TimeLayout)), text(e.EventType), text(e.AgentID),
-		text(e.Action), cell{strconv.FormatFloat(e.DurationMS, 'f', 1, 64), ""}, cell{okText(e), style}, text(e.Metadata.Text("user_id")))
+		text(e.Action), cell{strconv.FormatFloat(e.DurationMS, 'f', 1, 64), ""}, cell{okText(e), style}, text(cmp.Or(e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash"))))
 }
 
 // okText says how an entry ended: yes, no, or the outcome that says more.

@@ -23,7 +23,8 @@ func (a *app) queryCommand() *cobra.Command {
 		Short: "Show entries",
 		Long: `Shows the entries that match every flag, oldest first. Text flags match
 exactly; * stands for any characters and \* for a star. The trail's own entries
-are left out unless --audit or their type asks for them.
+are left out unless --audit or their type asks for them. --user, --subject and
+--resource, named whole, are also found under their pseudonyms.
 
 A time is RFC 3339 (2025-10-26T10:53:45Z), a date (that day in UTC) or how long
 ago (24h, 7d). Times are compared with timestamp, both ends included.
@@ -32,6 +33,7 @@ The query is itself recorded. Lines that can't be read and entries that are
 missing are named on stderr, the others are shown, and the exit code is 4.`,
 		Example: `  kaizen-audit query --agent qa-agent-001 --since 24h
   kaizen-audit query --user user123 --since 2025-10-26 --until 2025-10-26 --format csv
+  kaizen-audit query --subject P12345 --event-type PHI_ACCESS --purpose treatment
   kaizen-audit query --event-type TOOL_USE,LLM_CALL --failed --limit 20 --order newest
   kaizen-audit query --meta environment=production --text refund --format jsonl`,
 		Args: noArgs,
@@ -135,7 +137,8 @@ func (f *filter) addMatch(cmd *cobra.Command) {
 	f.order = newChoice("oldest", "newest")
 	fs.StringVar(&f.q.Agent, "agent", "", "agent_id")
 	fs.StringVar(&f.q.Trace, "trace", "", "trace_id")
-	fs.StringVar(&f.q.User, "user", "", "metadata.user_id")
+	fs.StringVar(&f.q.User, "user", "", "who did it: metadata.user_id, or user_id_hash")
+	fs.StringVar(&f.q.Subject, "subject", "", "whose data it holds: the patient of a PHI_ACCESS, else who did it")
 	fs.StringVar(&f.q.Session, "session", "", "metadata.session_id")
 	fs.StringSliceVar(&f.q.EventTypes, "event-type", nil, "any of these event types, separated by commas")
 	fs.StringVar(&f.q.Action, "action", "", "action, such as tool_use:*")

@@ -22,12 +22,19 @@ const (
 
 // Query says which entries are wanted; the zero value wants all but the
 // trail's own. Every field that is set must match. Text fields match exactly;
-// a * in Agent, Trace, User, Session, Action, Outcome, Resource, Purpose and in
-// the values of Metadata stands for any characters, \* for a star.
+// a * in Agent, Trace, User, Subject, Session, Action, Outcome, Resource, Purpose
+// and in the values of Metadata stands for any characters, \* for a star.
+//
+// A trail finds a User, Subject or Resource that is named whole also under the
+// pseudonym that it has there (Trail.Pseudonymize).
 type Query struct {
-	Agent   string
-	Trace   string
-	User    string // metadata.user_id
+	Agent string
+	Trace string
+	User  string // metadata.user_id, or user_id_hash: who did it
+	// Subject is a person whose data an entry holds: the resource's id in
+	// PHI_ACCESS, CHD_ACCESS and DATA_ACCESS, in any other entry who did it; and
+	// whoever stands where policy.subjects points to.
+	Subject string
 	Session string // metadata.session_id
 	// EventTypes wants any of these. Naming one of the trail's own shows it.
 	EventTypes []string
@@ -54,10 +61,47 @@ type Query struct {
 	// Cursor continues after the entry that gave it (Entry.Cursor), in the
 	// same order.
 	Cursor string
+
+	pseudonyms struct{ user, subject, resource string }
 }
 
 // Literal makes text match itself in a field where * stands for anything.
 func Literal(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
+
+// WithPseudonyms is a query that also finds its user, subject and resource under
+// the pseudonyms that of gives for an identifier, "" where it has none.
+func WithPseudonyms(q Query, of func(id string) string) Query {
+	for _, f := range []struct {
+		from string
+		to   *string
+	}{{q.User, &q.pseudonyms.user}, {q.Subject, &q.pseudonyms.subject}, {q.Resource, &q.pseudonyms.resource}} {
+		if id, ok := literal(f.from); ok {
+			if f.to == &q.pseudonyms.resource {
+				_, id = splitResource(id)
+			}
+			*f.to = of(id)
+		}
+	}
+	return q
+}
+
+// literal gives the text that alone matches; ok is false where several do.
+func literal(pattern string) (s string, ok bool) {
+	g := newGlob(pattern)
+	if len(g.parts) != 1 {
+		return "", false
+	}
+	return g.parts[0], true
+}
+
+// splitResource gives the type, "" for any, and the id.
+func splitResource(s string) (kind, id string) {
+	kind, id, typed := strings.Cut(s, "/")
+	if !typed {
+		return "", kind
+	}
+	return kind, id
+}
 
 // Check tells what is wrong with a query.
 func (q *Query) Check() error {
@@ -78,11 +122,12 @@ func (q *Query) Check() error {
 	return nil
 }
 
-// Facts says what the query asks for, for the entry that records it.
+// Facts says what the query asks for, for the entry that records it. Who has a
+// pseudonym is named by that: the lines alone do not tell whose it is.
 func (q *Query) Facts() map[string]any {
 	m := map[string]any{}
 	for name, v := range map[string]string{
-		"agent": q.Agent, "trace": q.Trace, "user": q.User, "session": q.Session, "action": q.Action,
+		"agent": q.Agent, "trace": q.Trace, "user": q.User, "subject": q.Subject, "session": q.Session, "action": q.Action,
 		"outcome": q.Outcome, "resource": q.Resource, "purpose": q.Purpose, "text": q.Text, "cursor": q.Cursor,
 	} {
 		if v != "" {
@@ -93,6 +138,18 @@ func (q *Query) Facts() map[string]any {
 		if !v.IsZero() {
 			m[name] = v.UTC().Format(time.RFC3339Nano)
 		}
+	}
+	if p := q.pseudonyms.user; p != "" {
+		m["user"] = p
+	}
+	if p := q.pseudonyms.subject; p != "" {
+		m["subject"] = p
+	}
+	if p := q.pseudonyms.resource; p != "" {
+		if kind, _ := splitResource(q.Resource); kind != "" {
+			p = kind + "/" + p
+		}
+		m["resource"] = p
 	}
 	if len(q.EventTypes) > 0 {
 		m["event_types"] = q.EventTypes

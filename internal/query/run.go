@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -201,11 +202,12 @@ func (s *scan) newest(ctx context.Context, part journal.Part) error {
 type matcher struct {
 	q        *Query
 	adopted  lifecycle.Adopted
-	needles  [][]byte // each must be in the line's bytes, unless it has escapes
+	needles  [][][]byte // one of each must be in the line's bytes, unless it has escapes
 	types    map[string]bool
 	agent    glob
 	trace    glob
 	user     glob
+	subject  glob
 	session  glob
 	action   glob
 	outcome  glob
@@ -217,15 +219,17 @@ type matcher struct {
 
 func compile(q *Query) *matcher {
 	m := &matcher{
-		q: q, agent: newGlob(q.Agent), trace: newGlob(q.Trace), user: newGlob(q.User), session: newGlob(q.Session),
+		q: q, agent: newGlob(q.Agent), trace: newGlob(q.Trace), user: newGlob(q.User), subject: newGlob(q.Subject), session: newGlob(q.Session),
 		action: newGlob(q.Action), outcome: newGlob(q.Outcome), resource: newGlob(q.Resource), purpose: newGlob(q.Purpose),
 		text: strings.ToLower(q.Text),
 	}
-	for _, g := range []glob{m.agent, m.trace, m.user, m.session, m.action, m.outcome, m.purpose} {
+	for _, g := range []glob{m.agent, m.trace, m.session, m.action, m.outcome, m.purpose} {
 		m.need(g.longest())
 	}
+	m.needNamed(m.user, q.pseudonyms.user)
+	m.needNamed(m.subject, q.pseudonyms.subject)
 	if !strings.Contains(q.Resource, "/") { // else it may be a type and an id, apart in the line
-		m.need(m.resource.longest())
+		m.needNamed(m.resource, q.pseudonyms.resource)
 	}
 	if len(q.EventTypes) > 0 {
 		m.types = map[string]bool{}
@@ -246,16 +250,30 @@ func compile(q *Query) *matcher {
 	return m
 }
 
-// need notes text that a matching line has in its bytes: as it is, since our
-// spelling escapes only what no needle has.
-func (m *matcher) need(s string) {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+// need notes texts of which a matching line has one in its bytes: as it is, since
+// our spelling escapes only what no needle has.
+func (m *matcher) need(texts ...string) {
+	needle := make([][]byte, 0, len(texts))
+	for _, s := range texts {
+		for i := range len(s) {
+			if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+				return
+			}
+		}
+		if s == "" {
 			return
 		}
+		needle = append(needle, []byte(s))
 	}
-	if s != "" {
-		m.needles = append(m.needles, []byte(s))
+	m.needles = append(m.needles, needle)
+}
+
+// needNamed notes a name, or what stands for it.
+func (m *matcher) needNamed(name glob, pseudonym string) {
+	if pseudonym == "" {
+		m.need(name.longest())
+	} else {
+		m.need(name.longest(), pseudonym)
 	}
 }
 
@@ -278,8 +296,8 @@ func (m *matcher) mayHave(p journal.Segment, low, high int64) bool {
 // try parses a line that may match. The entry has its own copy of the bytes.
 func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err error) {
 	escapes := false
-	for _, n := range m.needles {
-		if !bytes.Contains(line, n) {
+	for _, texts := range m.needles {
+		if !slices.ContainsFunc(texts, func(text []byte) bool { return bytes.Contains(line, text) }) {
 			// Others may spell a character by an escape that we do not need.
 			if escapes = escapes || bytes.IndexByte(line, '\\') >= 0; !escapes {
 				return e, false, nil
@@ -323,14 +341,22 @@ func (m *matcher) match(e *entry.Entry) bool {
 		!q.RecordedSince.IsZero() && e.RecordedAt.Before(q.RecordedSince):
 		return false
 	}
-	if (m.user.set || m.session.set) && (!m.user.match(e.Metadata.Text("user_id")) || !m.session.match(e.Metadata.Text("session_id"))) {
+	if m.session.set && !m.session.match(e.Metadata.Text("session_id")) {
+		return false
+	}
+	if m.user.set && !named(m.user, q.pseudonyms.user, e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash")) {
 		return false
 	}
 	if m.resource.set {
-		id := e.Resource.Text("id")
-		if !m.resource.match(id) && !m.resource.match(e.Resource.Text("type")+"/"+id) {
+		kind, id := e.Resource.Text("type"), e.Resource.Text("id")
+		asked, _ := splitResource(q.Resource)
+		if !m.resource.match(id) && !m.resource.match(kind+"/"+id) &&
+			(q.pseudonyms.resource == "" || id != q.pseudonyms.resource || asked != "" && asked != kind) {
 			return false
 		}
+	}
+	if m.subject.set && !named(m.subject, q.pseudonyms.subject, subjects(e)...) {
+		return false
 	}
 	for name, g := range m.metadata {
 		v, ok := e.Metadata.Get(name)
@@ -346,6 +372,39 @@ func (m *matcher) match(e *entry.Entry) bool {
 		}
 	}
 	return m.text == "" || containsFold(e.Line(), m.text)
+}
+
+// named tells whether one of the names is asked for, or stands for who is.
+func named(asked glob, pseudonym string, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return name != "" && (asked.match(name) || name == pseudonym)
+	})
+}
+
+// subjects are the persons whose data an entry holds, as far as it says so.
+func subjects(e *entry.Entry) []string {
+	var names []string
+	switch e.EventType {
+	case entry.PHIAccess, entry.CHDAccess, entry.DataAccess:
+		names = append(names, e.Resource.Text("id"))
+	default:
+		names = append(names, e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash"))
+	}
+	v, ok := e.Policy.Get("subjects")
+	var pointers []string
+	if !ok || json.Unmarshal(v.JSON(), &pointers) != nil {
+		return names
+	}
+	for _, p := range pointers {
+		if v, ok := e.At(p); ok {
+			name, isText := v.Text()
+			if !isText {
+				name = string(v.JSON()) // a number
+			}
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // containsFold looks for lower-case text in a line, with the escapes in the

@@ -2,6 +2,8 @@ package report
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,6 +79,12 @@ type Report struct {
 	Telemetry      int64    `json:"otlp_calls,omitempty"`
 	WithoutContent int64    `json:"otlp_calls_without_content,omitempty"`
 	Senders        []Sender `json:"otlp_senders_without_content,omitempty"`
+	// Purposes are what the agents' entries were for, the most frequent first, at
+	// most 100; PurposesMore counts entries for other purposes, WithoutPurpose
+	// those that name none. All are absent where no entry names one.
+	Purposes       []Purpose `json:"purposes,omitempty"`
+	PurposesMore   int64     `json:"purposes_more,omitempty"`
+	WithoutPurpose int64     `json:"without_purpose,omitempty"`
 	// Unattributed counts entries that are encrypted as a whole, so that their
 	// agent can't be read here. They are in TotalEntries.
 	Unattributed int64 `json:"unattributed_entries"`
@@ -119,10 +127,22 @@ type Operation struct {
 	Success    bool      `json:"success"`
 }
 
+// Purpose counts the entries for one purpose.
+type Purpose struct {
+	Purpose string `json:"purpose"`
+	Entries int64  `json:"entries"`
+}
+
+// maxPurposes is how many purposes are named: who declares more than some dozen
+// limits nothing.
+const maxPurposes = 100
+
 // Builder makes a report of entries.
 type Builder struct {
-	report Report
-	agents map[string]int // place in report.Agents
+	report   Report
+	agents   map[string]int // place in report.Agents
+	purposes map[string]int64
+	noneFor  int64
 
 	content        Content
 	adopted        lifecycle.Adopted
@@ -150,7 +170,7 @@ func New(m Meta) *Builder {
 			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays,
 			AccessControl: access, Checkpoint: m.Checkpoint, Agents: []Agent{},
 		},
-		agents: map[string]int{},
+		agents: map[string]int{}, purposes: map[string]int64{},
 	}
 }
 
@@ -183,6 +203,7 @@ func (b *Builder) Add(e entry.Entry) {
 		return
 	}
 	b.content.Add(&e)
+	b.addPurpose(e.Purpose)
 	a := b.agent(e.AgentID)
 	a.Operations++
 	if e.Success {
@@ -220,6 +241,20 @@ func (b *Builder) AddBroken(index int64) {
 // AddMissing notes entries that are missing.
 func (b *Builder) AddMissing(g Gap) { b.report.Missing = append(b.report.Missing, g) }
 
+func (b *Builder) addPurpose(purpose string) {
+	_, known := b.purposes[purpose]
+	switch {
+	case purpose == "":
+		b.noneFor++
+	case known:
+		b.purposes[purpose]++
+	case len(b.purposes) < maxPurposes:
+		b.purposes[strings.Clone(purpose)] = 1
+	default:
+		b.report.PurposesMore++
+	}
+}
+
 func (b *Builder) addEncryption(index int64, encrypted bool) {
 	if encrypted {
 		if !b.newestIs {
@@ -245,6 +280,15 @@ func sealedInPart(policy entry.Object) bool {
 func (b *Builder) Report() *Report {
 	r := b.report
 	r.Telemetry, r.WithoutContent, r.Senders = b.content.Calls, b.content.Without, b.content.Senders()
+	for purpose, n := range b.purposes {
+		r.Purposes = append(r.Purposes, Purpose{purpose, n})
+	}
+	slices.SortFunc(r.Purposes, func(x, y Purpose) int {
+		return cmp.Or(cmp.Compare(y.Entries, x.Entries), strings.Compare(x.Purpose, y.Purpose))
+	})
+	if len(r.Purposes) > 0 {
+		r.WithoutPurpose = b.noneFor
+	}
 	r.AdoptedLines, r.AdoptedBroken = b.adopted.Count, b.adopted.Count-b.adoptedEntries
 	switch {
 	case b.encrypted == 0:

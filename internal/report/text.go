@@ -58,6 +58,15 @@ func (r *Report) WriteText(w io.Writer) error {
 			line("  %s", s)
 		}
 	}
+	for _, p := range r.Purposes {
+		line("Purpose: %s: %s", Printable(p.Purpose), count(p.Entries))
+	}
+	if r.PurposesMore > 0 {
+		line("Purpose: others: %s", count(r.PurposesMore))
+	}
+	if len(r.Purposes) > 0 {
+		line("Purpose: none: %s", count(r.WithoutPurpose))
+	}
 	if r.Unattributed > 0 {
 		line("Entries whose agent is encrypted: %s", count(r.Unattributed))
 	}
@@ -68,23 +77,27 @@ func (r *Report) WriteText(w io.Writer) error {
 		line("Incomplete: %s", Printable(g.Detail))
 	}
 	line("Audit trail's own entries: %s", count(r.OwnEntries))
-	if c := r.Checkpoint; c != nil {
-		line("Origin: %s", Printable(c.Origin))
-		line("Checkpoint: covers %s entries, root %s (not verified here)", count(c.Size), Printable(c.Root))
-		if c.AnchoredTo >= 0 {
-			line("Anchored outside: %s entries", count(c.AnchoredTo))
-		} else {
-			line("Anchored outside: none known")
-		}
-	} else {
-		line("Checkpoint: none")
-	}
+	writeCheckpoint(line, r.Checkpoint)
 	line("%s", rule)
 	return out.Flush()
 }
 
 // shownSenders is how many senders the text names; the JSON has all.
 const shownSenders = 10
+
+func writeCheckpoint(line func(string, ...any), c *Checkpoint) {
+	if c == nil {
+		line("Checkpoint: none")
+		return
+	}
+	line("Origin: %s", Printable(c.Origin))
+	line("Checkpoint: covers %s entries, root %s (not verified here)", count(c.Size), Printable(c.Root))
+	if c.AnchoredTo >= 0 {
+		line("Anchored outside: %s entries", count(c.AnchoredTo))
+	} else {
+		line("Anchored outside: none known")
+	}
+}
 
 // SuccessRate is in percent, 0 to 100.
 func (a *Agent) SuccessRate() float64 {

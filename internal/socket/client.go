@@ -99,6 +99,22 @@ func (c *Client) NoteReading(ctx context.Context, r Reading) (entry.Receipt, err
 	return receipt, err
 }
 
+// Pseudonym asks the holder for the pseudonym of a user.
+func (c *Client) Pseudonym(ctx context.Context, user string) (string, error) {
+	body, err := json.Marshal(pseudonymRequest{user})
+	if err != nil {
+		return "", err
+	}
+	var answer pseudonymAnswer
+	err = c.ask(ctx, http.MethodPost, "/v1/pseudonyms", body, func(b []byte) error {
+		if err := json.Unmarshal(b, &answer); err != nil || answer.UserIDHash == "" {
+			return errAnswer
+		}
+		return nil
+	})
+	return answer.UserIDHash, err
+}
+
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 1 << 20
 

@@ -115,6 +115,13 @@ func (h *memoryHolder) Report(_ context.Context, _ socket.Peer, format string) (
 	return fmt.Appendf(nil, "a report as %s of %d entries\n", format, h.count), nil
 }
 
+func (h *memoryHolder) Pseudonym(_ context.Context, user string) (string, error) {
+	if user == "" {
+		return "", &socket.Error{Code: socket.Refused, Message: "user: is empty"}
+	}
+	return "pseudonym of " + user, nil
+}
+
 func (h *memoryHolder) ExportUser(_ context.Context, _ socket.Peer, user string) ([]byte, error) {
 	if user == "nobody" {
 		return nil, &socket.Error{Code: socket.NotFound, Message: "no such user"}

@@ -148,6 +148,17 @@ type Reading struct {
 	Outputs   json.RawMessage `json:"outputs,omitempty"`
 }
 
+// pseudonymRequest and pseudonymAnswer are what POST /v1/pseudonyms takes and
+// gives.
+type (
+	pseudonymRequest struct {
+		User string `json:"user"`
+	}
+	pseudonymAnswer struct {
+		UserIDHash string `json:"user_id_hash"`
+	}
+)
+
 // Peer is the process at the other end, as the kernel says.
 type Peer struct {
 	UID int
@@ -195,6 +206,9 @@ type Holder interface {
 	Query(ctx context.Context, by Peer, q query.Query) iter.Seq2[entry.Entry, error]
 	// Report makes the compliance report as "text" or "json", and records it.
 	Report(ctx context.Context, by Peer, format string) ([]byte, error)
+	// Pseudonym gives the pseudonym of a user, and makes it, durable, where
+	// there is none.
+	Pseudonym(ctx context.Context, user string) (string, error)
 	// ExportUser gives what is held about a user, as JSON, and records it.
 	ExportUser(ctx context.Context, by Peer, user string) ([]byte, error)
 }

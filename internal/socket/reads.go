@@ -16,8 +16,8 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 )
 
-// readings answers POST /v1/readings.
-func (s *Server) readings(r *request) error {
+// body reads a small body, which is what as JSON.
+func (r *request) body(what string, to any) error {
 	if _, err := r.params(); err != nil {
 		return err
 	}
@@ -26,15 +26,50 @@ func (s *Server) readings(r *request) error {
 		return badRequest("the body can't be read, or has more than " + strconv.Itoa(maxBody) + " bytes")
 	}
 	r.bodyRead = true
+	if err := json.Unmarshal(body, to); err != nil {
+		return badRequest("the body is not " + what + " as JSON")
+	}
+	return nil
+}
+
+// readings answers POST /v1/readings.
+func (s *Server) readings(r *request) error {
 	var reading Reading
-	if err := json.Unmarshal(body, &reading); err != nil {
-		return badRequest("the body is not a reading as JSON")
+	if err := r.body("a reading", &reading); err != nil {
+		return err
 	}
 	receipt, err := s.holder.NoteReading(r.Context(), r.conn.peer, reading)
 	if err != nil {
 		return err
 	}
 	r.json(http.StatusOK, receipt.AppendJSON(nil))
+	return nil
+}
+
+// pseudonyms answers POST /v1/pseudonyms.
+func (s *Server) pseudonyms(r *request) error {
+	var asked json.RawMessage
+	if err := r.body("a user", &asked); err != nil {
+		return err
+	}
+	// encoding/json makes U+FFFD of what is no text, and of two users one.
+	user, ok := entry.Value{}, false
+	if _, err := entry.Raw(asked).AppendJSON(nil); err == nil {
+		user, ok = entry.Raw(asked).Get("user")
+	}
+	text, isText := user.Text()
+	if !ok || !isText {
+		return badRequest("the body is not a user as JSON")
+	}
+	p, err := s.holder.Pseudonym(r.Context(), text)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(pseudonymAnswer{p})
+	if err != nil {
+		return err
+	}
+	r.json(http.StatusOK, b)
 	return nil
 }
 
@@ -154,14 +189,14 @@ func appendEntry(dst []byte, e entry.Entry) []byte {
 // queryParams are the parameters of GET /v1/entries: the flags of the command
 // query, with _ for -.
 var queryParams = []string{
-	"agent", "trace", "user", "session", "event_type", "action", "success", "outcome", "resource", "meta", "purpose",
+	"agent", "trace", "user", "subject", "session", "event_type", "action", "success", "outcome", "resource", "meta", "purpose",
 	"since", "until", "recorded_since", "text", "limit", "order", "cursor", "audit",
 }
 
 // parseQuery reads the parameters of GET /v1/entries, none of them empty.
 func parseQuery(params url.Values) (query.Query, error) {
 	q := query.Query{
-		Agent: params.Get("agent"), Trace: params.Get("trace"), User: params.Get("user"), Session: params.Get("session"),
+		Agent: params.Get("agent"), Trace: params.Get("trace"), User: params.Get("user"), Subject: params.Get("subject"), Session: params.Get("session"),
 		Action: params.Get("action"), Outcome: params.Get("outcome"), Resource: params.Get("resource"),
 		Purpose: params.Get("purpose"), Text: params.Get("text"), Cursor: params.Get("cursor"),
 	}

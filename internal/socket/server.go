@@ -32,7 +32,7 @@ const (
 	maxConns    = 2048
 	maxForeign  = maxConns / 2 // of users other than the holder's and root
 	maxTurned   = 128          // connections past the limit that are told so
-	maxBody     = 1 << 20      // of a reading
+	maxBody     = 1 << 20      // of a reading or a user
 	batchEvents = 1000
 	answerRoom  = 256 << 10 // answers of as many, which may wait in the socket
 	// longLines is what the large buffers of all streams may have together, if
@@ -373,6 +373,8 @@ func (s *Server) serve(r *request) error {
 		method, handle, open = http.MethodPost, s.events, true
 	case path == "/v1/readings":
 		method, handle = http.MethodPost, s.readings
+	case path == "/v1/pseudonyms":
+		method, handle = http.MethodPost, s.pseudonyms
 	case path == "/v1/entries":
 		method, handle = http.MethodGet, s.entries
 	case path == "/v1/report":

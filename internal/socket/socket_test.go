@@ -410,6 +410,14 @@ func TestEveryPathAnswersAsDocumented(t *testing.T) {
 		{"POST", "/v1/readings", `{"event_type":"AUDIT_QUERY","action":"query","inputs":{"agent":"a"},"outputs":{"size":4}}`, 200, `{"index":5,`},
 		{"POST", "/v1/readings", `{"event_type":"AUDIT_SEAL"}`, 400, `"code":"refused"`},
 		{"POST", "/v1/readings", `x`, 400, `"code":"protocol"`},
+		{"POST", "/v1/pseudonyms", `{"user":"user123"}`, 200, "{\"user_id_hash\":\"pseudonym of user123\"}\n"},
+		{"POST", "/v1/pseudonyms", `{"user":""}`, 400, `"code":"refused"`},
+		{"POST", "/v1/pseudonyms", `"user123"`, 400, `the body is not a user as JSON`},
+		{"POST", "/v1/pseudonyms", `{"user":"\ud800"}`, 400, `the body is not a user as JSON`},
+		{"POST", "/v1/pseudonyms", `{"user":7}`, 400, `the body is not a user as JSON`},
+		{"POST", "/v1/pseudonyms", `{"user":"a","user":"b"}`, 400, `the body is not a user as JSON`},
+		{"POST", "/v1/pseudonyms?user=user123", `{"user":"user123"}`, 400, `"code":"protocol"`},
+		{"GET", "/v1/pseudonyms", "", 400, `this path takes POST`},
 		{"GET", "/v1/entries?agent=b", "", 200, "{\"end\":{\"count\":0,\"cursor\":\"\"}}\n"},
 		{"GET", "/v1/entries?agent=a&event_type=TOOL_USE,X&meta=a=b&since=2025-10-26&until=2025-10-26T10:53:45Z&limit=9&order=newest&audit=1&success=true&cursor=9", "", 200, `{"end":{"count":5,"cursor":"4"}}`},
 		{"GET", "/v1/entries?agnet=a", "", 400, `"code":"protocol"`},
@@ -465,6 +473,16 @@ func TestEntriesAreTheLinesExactlyAsRecorded(t *testing.T) {
 		if !strings.HasSuffix(line, `","entry":`+string(h.lines[i])+"}") || !strings.HasPrefix(line, fmt.Sprintf(`{"index":%d,"digest":"`, i)) {
 			t.Fatalf("entry %d is %s", i, line)
 		}
+	}
+}
+
+func TestPseudonymOfTheClient(t *testing.T) {
+	c := dial(t, serve(t, newMemoryHolder()))
+	if p, err := c.Pseudonym(t.Context(), "user123"); err != nil || p != "pseudonym of user123" {
+		t.Errorf("%q, %v", p, err)
+	}
+	if p, err := c.Pseudonym(t.Context(), ""); p != "" || !errors.Is(err, &socket.Error{Code: socket.Refused}) {
+		t.Errorf("%q, %v", p, err)
 	}
 }
 

@@ -185,9 +185,10 @@ class Connection:
         line, _, self.buffer = data.partition(b"\n")
         return line.rstrip(b"\r")
 
-    def request(self, method: bytes, target: bytes) -> Response:
-        """Sends a request without a body and reads the head of its answer."""
-        self._send(b"%b %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (method, target))
+    def request(self, method: bytes, target: bytes, body: bytes = b"") -> Response:
+        """Sends a request with a small body and reads the head of its answer."""
+        length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        self._send(b"%b %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n%b" % (method, target, length, body))
         return self._head()
 
     def exchange(self, target: bytes, lines: list[bytes]) -> Iterator[bytes]:
@@ -439,22 +440,26 @@ class Client:
         except (ValueError, TypeError):
             raise ProtocolError(f"{what}: an answer that is none to an event") from None
 
-    def get(self, target: str, what: str) -> bytes:
-        """The body of a GET; asked again where no answer began."""
+    def ask(self, target: str, what: str, body: Optional[bytes] = None) -> bytes:
+        """The answer to a GET, or to a POST of a body that may be sent twice;
+        asked again where no answer began."""
         deadline = time.monotonic() + self.timeout
         while True:
             try:
                 with self.connection(self.idle, deadline) as conn:
-                    response = conn.request(b"GET", target.encode("ascii"))
-                    body = response.body()
+                    if body is None:
+                        response = conn.request(b"GET", target.encode("ascii"))
+                    else:
+                        response = conn.request(b"POST", target.encode("ascii"), body)
+                    answer = response.body()
             except Broken as error:
                 if error.answered or time.monotonic() >= deadline:
                     raise UnavailableError(f"{what}: {error}") from None
                 time.sleep(0.002)
                 continue
             if response.status == 200:
-                return body
-            error_ = answer_error(what, body)
+                return answer
+            error_ = answer_error(what, answer)
             if error_.code not in RETRIED or time.monotonic() >= deadline:
                 raise error_
             time.sleep(0.01)

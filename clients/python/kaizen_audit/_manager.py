@@ -224,6 +224,86 @@ class AuditTrailManager:
             raise BatchError(results)
         return results
 
+    def record_phi_access(
+        self,
+        event: Mapping[str, Any],
+        *,
+        user_id: str,
+        patient_id: str,
+        access_reason: str,
+        phi_type: str,
+    ) -> Receipt:
+        """Records an event as the PHI_ACCESS of a user to a patient's record:
+        who, whose, why (``treatment``) and what of it (``medical_history``).
+
+        They stand as ``metadata`` ``user_id``, ``access_reason`` and
+        ``phi_type``, ``inputs.patient_id`` and ``resource``. All are required:
+        what is missing, or stands in the event with another value, is a
+        RefusedError that names it.
+        """
+        what = "record phi access"
+        full = _access(what, event, "PHI_ACCESS")
+        _say(what, full, "metadata", "user_id", user_id)
+        _say(what, full, "metadata", "access_reason", access_reason)
+        _say(what, full, "metadata", "phi_type", phi_type)
+        _say(what, full, "inputs", "patient_id", patient_id)
+        _say(what, full, "resource", "type", "patient")
+        _say(what, full, "resource", "id", patient_id)
+        return self.record_event(full)
+
+    def record_chd_access(
+        self,
+        event: Mapping[str, Any],
+        *,
+        user_id: str,
+        pos_terminal: str,
+        location: str,
+        masked_card: str,
+    ) -> Receipt:
+        """Records an event as the CHD_ACCESS of a user to cardholder data:
+        who, at which terminal, where, and which card, as ``****1234``.
+
+        As record_phi_access; a ``masked_card`` that shows the card's number is
+        a RefusedError. The card is the ``resource`` where the event names no
+        other, the cardholder say.
+        """
+        what = "record chd access"
+        full = _access(what, event, "CHD_ACCESS")
+        _say(what, full, "metadata", "user_id", user_id)
+        _say(what, full, "metadata", "pos_terminal", pos_terminal)
+        _say(what, full, "metadata", "location", location)
+        if isinstance(masked_card, str) and _shows_card(masked_card):
+            raise RefusedError(
+                f"{what}: inputs.masked_card shows the card's number: of a card eight digits at "
+                "the front and four at the end may be stored"
+            )
+        _say(what, full, "inputs", "masked_card", masked_card)
+        if not full.get("resource"):
+            full["resource"] = {"type": "card", "id": masked_card}
+        return self.record_event(full)
+
+    def pseudonymize(self, user_id: str) -> str:
+        """The user's pseudonym in this trail, 64 hex digits, which belongs into
+        ``metadata["user_id_hash"]`` in the place of ``metadata["user_id"]``.
+
+        The first time the holder makes it and keeps the id, encrypted, in the
+        trail's identity store; from then on it is the same. query_by_user and
+        export_user_data find the user's entries in both forms.
+        """
+        if self._closed:
+            raise ClosedError("pseudonymize: the manager is closed")
+        if not isinstance(user_id, str):
+            raise RefusedError(f"pseudonymize: a user is a str, not {type(user_id).__name__}")
+        try:
+            body = json.dumps({"user": user_id}, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RefusedError("pseudonymize: the user is not Unicode text") from None
+        answer = _object(self._client.ask("/v1/pseudonyms", "pseudonymize", body), "pseudonymize")
+        try:
+            return str(answer["user_id_hash"])
+        except KeyError:
+            raise ProtocolError("pseudonymize: the answer has no pseudonym") from None
+
     async def arecord_event(self, event: Mapping[str, Any]) -> Receipt:
         """record_event for asyncio: it waits in a thread, never in the loop.
 
@@ -271,7 +351,7 @@ class AuditTrailManager:
         """The entries that match every filter, as they come.
 
         The filters are the flags of ``kaizen-audit query``: ``agent``,
-        ``trace``, ``user``, ``session``, ``event_type``, ``action`` (in these
+        ``trace``, ``user``, ``subject``, ``session``, ``event_type``, ``action`` (in these
         ``*`` stands for anything), ``success``, ``since``, ``until``,
         ``recorded_since``, ``text``, ``outcome``, ``resource``, ``purpose``,
         ``meta`` (a dict), ``limit``, ``order`` (``newest``) and ``audit`` (the
@@ -328,7 +408,7 @@ class AuditTrailManager:
         return list(self.query(trace=_id("query by trace", trace_id)))
 
     def query_by_user(self, user_id: str) -> list[Entry]:
-        """The entries whose metadata.user_id is user_id, oldest first."""
+        """The entries of a user, under the id or its pseudonym, oldest first."""
         return list(self.query(user=_id("query by user", user_id)))
 
     def query_by_timerange(self, start: Time, end: Time) -> list[Entry]:
@@ -359,7 +439,7 @@ class AuditTrailManager:
     def _get(self, target: str, what: str) -> bytes:
         if self._closed:
             raise ClosedError(f"{what}: the manager is closed")
-        return self._client.get(target, what)
+        return self._client.ask(target, what)
 
     def close(self) -> None:
         """Records what hooks have open as of unknown outcome, and closes the
@@ -451,6 +531,43 @@ def _with_key(error: AuditError, key: str) -> AuditError:
     if isinstance(error, UnavailableError):
         error.idempotency_key = key
     return error
+
+
+def _access(what: str, event: Mapping[str, Any], event_type: str) -> dict[str, Any]:
+    if not isinstance(event, Mapping):
+        raise RefusedError(f"{what}: an event is a dict, not {type(event).__name__}")
+    full = dict(event)
+    if full.setdefault("event_type", event_type) != event_type:
+        raise RefusedError(f"{what}: event_type is another than {event_type}")
+    for name in ("metadata", "inputs", "resource"):
+        value = full.get(name) or {}
+        if not isinstance(value, Mapping):
+            raise RefusedError(f"{what}: {name} is not a dict")
+        if value or name != "resource":
+            full[name] = dict(value)
+    return full
+
+
+def _say(what: str, event: dict[str, Any], place: str, name: str, text: Any) -> None:
+    """Puts into an event what an access must say."""
+    if not isinstance(text, str) or not text.strip():
+        raise RefusedError(f"{what}: {place}.{name} is missing, and an access must say it")
+    if event.setdefault(place, {}).setdefault(name, text) != text:
+        raise RefusedError(f"{what}: {place}.{name} stands in the event with another value")
+
+
+def _shows_card(text: str) -> bool:
+    """Whether more of a card's number is there than may be stored: eight digits
+    before something is left out, twelve in all."""
+    run = count = 0
+    for char in text:
+        if char.isdigit():
+            run, count = run + 1, count + 1
+        elif char in "*xX#\u2022\u2026":
+            run = 0
+        if run > 8 or count > 12:
+            return True
+    return False
 
 
 _UNSPECIFIED = (

@@ -1,0 +1,273 @@
+package audit
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/identity"
+	"github.com/kaizen-audit/kaizen-audit/policy"
+)
+
+// detectors are what the trail's own entries about readings pass.
+var detectors = policy.Default()
+
+// policyFile is X.trail/policy: the policy that was last set.
+type policyFile struct {
+	Format int           `json:"format"`
+	Digest string        `json:"digest"`
+	Config policy.Config `json:"config"`
+}
+
+// storedPolicy reads the policy that was last set for a trail, nil if none was.
+func storedPolicy(fsys durable.FS, dir string) (*policy.Policy, error) {
+	data, err := durable.ReadFile(fsys, filepath.Join(dir, "policy"), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var f policyFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, errors.New("policy: not the JSON that is expected")
+	}
+	if f.Format != formatVersion {
+		return nil, fmt.Errorf("policy: format %d, this program knows %d", f.Format, formatVersion)
+	}
+	p, err := policy.New(f.Config)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if p.Digest() != f.Digest {
+		return nil, errors.New("policy: it has members that this program does not know, or was changed")
+	}
+	return p, nil
+}
+
+// loadPolicy finds the policy in force, and records one that is new.
+func (t *Trail) loadPolicy(ctx context.Context) error {
+	stored, err := storedPolicy(t.opts.fs, t.dir)
+	given := t.opts.Policy
+	if err != nil && given == nil {
+		return advice.For(err, "give the policy that is meant: Options.Policy, or section policy of the configuration file")
+	}
+	was := stored
+	if was == nil {
+		was = policy.Default()
+	}
+	if given == nil {
+		given = was
+	}
+	t.rules.Store(given)
+	if given.Digest() == was.Digest() && err == nil {
+		return nil
+	}
+	outputs := map[string]any{"digest": given.Digest(), "policy": given.Config()}
+	if err == nil {
+		outputs["was"] = was.Digest()
+	}
+	err = t.recordOwn(ctx, ownEntry{eventType: "AUDIT_POLICY", action: "redaction_set", signed: true, outputs: outputs})
+	if err == nil {
+		err = t.journal.Flush(ctx)
+	}
+	if err != nil {
+		return explainFull(explainJournal(err))
+	}
+	// A crash before this line: the next opening records it again.
+	data, err := json.Marshal(policyFile{formatVersion, given.Digest(), given.Config()})
+	if err != nil {
+		return err
+	}
+	return explainFull(durable.WriteFile(t.opts.fs, filepath.Join(t.dir, "policy"), append(data, '\n'), 0o600))
+}
+
+// policy is the policy in force. Who does not hold the trail takes its own for
+// what waits in files; the holder's comes on top.
+func (t *Trail) policy() *policy.Policy {
+	if p := t.rules.Load(); p != nil {
+		return p
+	}
+	p := policyFor(&t.opts, t.opts.fs, t.dir)
+	t.rules.Store(p)
+	return p
+}
+
+// StoredPolicy is the policy that was last set for the trail at path, else
+// policy.Default(): what Options.Policy nil means there.
+func StoredPolicy(path string) (*policy.Policy, error) {
+	_, dir, err := paths(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := storedPolicy(durable.OS, dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if p == nil {
+		p = policy.Default()
+	}
+	return p, nil
+}
+
+func (c *capture) policy() *policy.Policy { return policyFor(&c.opts, durable.OS, c.dir) }
+
+// policyFor is the policy of a process that may not be able to read the trail's.
+func policyFor(o *Options, fsys durable.FS, dir string) *policy.Policy {
+	if o.Policy != nil {
+		return o.Policy
+	}
+	if p, err := storedPolicy(fsys, dir); err == nil && p != nil {
+		return p
+	}
+	return policy.Default()
+}
+
+// Policy is the policy that the trail is recorded with: Options.Policy, else the
+// one that was last set.
+func (t *Trail) Policy() *policy.Policy { return t.policy() }
+
+// AppendPending appends an event as JSON text that ParseEvent reads, as the policy
+// leaves it, for whoever has to keep it in a file before it is recorded. notes is
+// what Event.NotePolicy takes when it is read again. What the policy refuses is
+// left out.
+func (t *Trail) AppendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
+	return t.policy().AppendEvent(dst, ev, t.run(true))
+}
+
+// AppendPending is Trail.AppendPending for who does not open the trail at path.
+func AppendPending(dst []byte, path string, opts *Options, ev *Event) (text, notes []byte, err error) {
+	c, err := newCapture(path, opts)
+	if err != nil {
+		return dst, nil, err
+	}
+	return c.appendPending(dst, ev)
+}
+
+func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
+	p, run := c.policy(), policy.Run{KeepFact: true}
+	if p.NeedsTokens() {
+		run.Tokens = tokensOf(durable.OS, c.dir)
+	}
+	return p.AppendEvent(dst, ev, run)
+}
+
+// run is how the policy is applied to what waits in a file: here by the trail's
+// holder or by who hands it over.
+func (t *Trail) run(keep bool) policy.Run {
+	if t.holds() {
+		return t.runHeld(keep)
+	}
+	r := policy.Run{KeepFact: keep}
+	if t.policy().NeedsTokens() {
+		r.Tokens = tokensOf(t.opts.fs, t.dir)
+	}
+	return r
+}
+
+// runHeld is how the policy is applied to what the trail's holder records.
+func (t *Trail) runHeld(keep bool) policy.Run {
+	r := policy.Run{KeepFact: keep}
+	if t.policy().NeedsTokens() {
+		r.Tokens = &tokens{key: t.keys.tokens, identities: t.identities(), holder: true}
+	}
+	return r
+}
+
+// leftKeys are the events with what the policy leaves of their idempotency keys.
+func (t *Trail) leftKeys(events []Event) []Event {
+	out := events
+	for i := range events {
+		key := events[i].IdempotencyKey
+		if left := t.policy().Key(key); left != key {
+			if &out[0] == &events[0] {
+				out = append([]Event(nil), events...)
+			}
+			out[i].IdempotencyKey = left
+		}
+	}
+	return out
+}
+
+// tokens makes what stands for values: keyed hashes under a key that is derived
+// from keys/mac.key (docs/format.md §1.2), and pseudonyms.
+type tokens struct {
+	key        tokenKey
+	identities *identity.Store // nil where they can't be looked up
+	holder     bool            // this process may make pseudonyms
+}
+
+type tokenKey [sha256.Size]byte
+
+func tokensOf(fsys durable.FS, dir string) policy.Tokens {
+	key, err := durable.ReadFile(fsys, filepath.Join(dir, "keys", "mac.key"), macKeyBytes)
+	if err != nil || len(key) != macKeyBytes {
+		return nil
+	}
+	t := &tokens{key: newTokenKey(key)}
+	if data, err := durable.ReadFile(fsys, filepath.Join(dir, "trail.json"), maxSmallFile); err == nil {
+		if id, _, err := parseIdentity(data); err == nil {
+			t.identities = identity.New(fsys, dir, id.Origin)
+		}
+	}
+	return t
+}
+
+func newTokenKey(key []byte) (t tokenKey) {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte("kaizen-audit tokens 1"))
+	m.Sum(t[:0])
+	return t
+}
+
+const tokenPrefix = "hmac:"
+
+// Token is a pseudonym, if what it stands for is to be remembered; only the
+// trail's holder makes one that is not there yet. Else it is "hmac:" and the
+// base64url of 24 bytes: 16 of HMAC-SHA-256 over a zero byte and the value, 8 of
+// HMAC-SHA-256 over a byte 1 and those.
+func (t *tokens) Token(value string, remember bool) (string, error) {
+	switch {
+	case remember && t.holder:
+		return t.identities.Pseudonym(value)
+	case remember && t.identities == nil:
+		return "", errNoPseudonym
+	case remember:
+		p, ok, err := t.identities.Lookup(value)
+		if err == nil && !ok {
+			err = errNoPseudonym
+		}
+		return p, err
+	}
+	b := t.sum(make([]byte, 0, 64), 0, value)[:16]
+	b = t.sum(b, 1, string(b))[:24]
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+// errNoPseudonym: the policy masks then.
+var errNoPseudonym = errors.New("only the trail's holder makes pseudonyms")
+
+func (t *tokens) sum(dst []byte, kind byte, value string) []byte {
+	m := hmac.New(sha256.New, t.key[:])
+	m.Write(append([]byte{kind}, value...))
+	return m.Sum(dst)
+}
+
+// IsToken tells whether Token made it: nobody without the key can.
+func (t *tokens) IsToken(text string) bool {
+	rest, ok := strings.CutPrefix(text, tokenPrefix)
+	if !ok || len(rest) != 32 {
+		return t.identities != nil && t.identities.Is(text)
+	}
+	b, err := base64.RawURLEncoding.DecodeString(rest)
+	return err == nil && hmac.Equal(b[16:], t.sum(nil, 1, string(b[:16]))[:8])
+}
