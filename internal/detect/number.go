@@ -135,14 +135,14 @@ func (sc *scan) digitsInWord(i int) int {
 			return end
 		}
 	}
-	if n < minCard {
-		if start := i - 4; prev == 'i' && start >= sc.last && hasAt(text, start, "dapi") || class[prev]&bHex != 0 {
-			if end := sc.databricks(i); end > 0 {
-				return end
-			}
-		}
-		if prev == 'd' && hasAt(text, i-1, "d"+"t0c01.") || hasAt(text, i, "0c01.") {
-			return j // Dynatrace: the dot finds it
+	// Databricks: dapi and hexadecimal digits, of which this is the first figure.
+	k := i - 1
+	for k > 0 && k > i-32 && class[text[k]]&bHex != 0 && isLetter(text[k]) {
+		k--
+	}
+	if text[k] == 'i' && hasAt(text, k-3, "dapi") {
+		if end := sc.databricks(k - 3); end > 0 {
+			return end
 		}
 	}
 	if k, _ := sepLen(text, j); (n >= 4 || k > 0) && n <= maxCard && sc.cardStarts(i) {

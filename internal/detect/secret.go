@@ -34,6 +34,11 @@ func (sc *scan) dash(i int) int {
 				return end
 			}
 		}
+		if j-i == 2 {
+			if end := sc.option(i, j); end > 0 {
+				return end
+			}
+		}
 		return j
 	}
 	if c := sc.byteAt(i + 1); (c == 'u' || c == 'U') && (i == 0 || isSpace(text[i-1])) {
@@ -42,6 +47,31 @@ func (sc *scan) dash(i int) int {
 		}
 	}
 	return i + 1
+}
+
+// option looks for --password value, the hyphens from i to j. (With an equals
+// sign it is an assignment.)
+func (sc *scan) option(i, j int) int {
+	text := sc.text
+	if i > 0 && !isSpace(text[i-1]) && text[i-1] != '"' && text[i-1] != '\'' || i < sc.last {
+		return 0
+	}
+	e := j
+	for e < len(text) && e-j < 40 && isWord(text[e]) {
+		e++
+	}
+	if e == j || e+1 >= len(text) || text[e] != ' ' || text[e+1] == '-' {
+		return 0
+	}
+	k, ok := sc.s.Name(text[j:e])
+	if !ok || k.Class != Secret {
+		return 0
+	}
+	from, to := sc.quoted(e + 1)
+	if from == to {
+		to = sc.bareEnd(from, k)
+	}
+	return sc.underName(k, from, to)
 }
 
 // maxHeader is how long a PEM header may be: "PGP PRIVATE KEY BLOCK",

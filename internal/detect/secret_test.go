@@ -283,6 +283,7 @@ func TestSecretsInText(t *testing.T) {
 		{"https://discord.com/api/webhooks/123456789012345678/abc-DEF_ghi", "https://discord.com/api/webhooks/****"},
 		{"https://x.webhook.office.com/webhookb2/0a1b2c3d-0000-0000-0000-000000000000@1/IncomingWebhook/0a", "https://x.webhook.office.com/webhookb2/****"},
 		{"if password == 'hunter2'", "if password == '****'"}, {"password%3Dhunter2", "password%3Dhunter2"},
+		{"mysql --password hunter2 --user bob", "mysql --password **** --user bob"}, {"x --api-key 'a b'", "x --api-key '****'"}, {"x --token --verbose", "x --token --verbose"}, {"x --max-tokens 100", "x --max-tokens 100"},
 		// Not secrets: what holds none, or is called alike.
 		{"password: null", "password: null"}, {"password=${PW}", "password=${PW}"}, {"password=$DB_PASSWORD", "password=$DB_PASSWORD"}, {"token: <token>", "token: <token>"}, {"password=****", "password=****"}, {`"password": ""`, `"password": ""`},
 		{"next_page_token: abc", "next_page_token: abc"}, {"max_tokens: 100", "max_tokens: 100"}, {"total tokens: 9", "total tokens: 9"}, {"PWD=/home/x", "PWD=/home/x"}, {"public_key: abc", "public_key: abc"}, {"tokenizer: bpe", "tokenizer: bpe"}, {"pass: 12", "pass: 12"}, {"at 10:53:45", "at 10:53:45"}, {"a=b", "a=b"},

@@ -389,18 +389,11 @@ func (sc *scan) tilde(i int) int {
 	return i + 1
 }
 
-// databricks looks for dapi and 32 hexadecimal digits around the digit at i.
-func (sc *scan) databricks(i int) int {
+// databricks looks at the dapi at start for 32 hexadecimal digits behind it.
+func (sc *scan) databricks(start int) int {
 	text := sc.text
-	start := i
-	for start > sc.last && i-start < 37 && isLetter(text[start-1]) {
-		start--
-	}
-	if !hasAt(text, start, "dapi") {
-		start++ // the n of an escape, the D of %3D
-		if !hasAt(text, start, "dapi") || !sc.wordStarts(start) {
-			return 0
-		}
+	if start < sc.last || !sc.wordStarts(start) {
+		return 0
 	}
 	end := spanClass(text, start+4, bHex)
 	if end-start != 36 || !varied(text[start+4:end]) {
