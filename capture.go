@@ -13,6 +13,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
@@ -148,6 +149,15 @@ func (t *Trail) mac() func([]byte) []byte {
 	if known := t.macKey.Load(); known != nil {
 		return *known
 	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil { // the key is wrapped
+		key, err := enc.store.MAC(context.Background())
+		if err != nil {
+			return nil
+		}
+		mac := macUnder(key)
+		t.macKey.Store(&mac)
+		return mac
+	}
 	mac := macWith(t.dir)
 	if mac != nil {
 		t.macKey.Store(&mac)
@@ -275,14 +285,21 @@ func (c *capture) put(ev Event, why error) error {
 	item := spool.Item{
 		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), PID: os.Getpid(),
 	}
+	errs := []error{why}
 	dirs := spoolDirs(c.dir, c.log, c.stateDir())
 	if _, err := os.Stat(c.dir); err != nil {
 		dirs = dirs[1:] // there is no trail, or none that this user can see
 	} else if _, yes := others(durable.OS, c.dir); yes {
 		dirs = dirs[1:] // this user's next opening delivers it
 	}
-	errs := []error{why}
+	sealErr := c.seal(&item)
+	if sealErr != nil {
+		errs = append(errs, fmt.Errorf("spool: %w", sealErr))
+	}
 	for _, dir := range dirs {
+		if sealErr != nil {
+			break // nothing of a trail that seals waits in clear
+		}
 		err := spool.Put(durable.OS, dir, item)
 		if err == nil {
 			c.drainAfter(why)
@@ -296,6 +313,30 @@ func (c *capture) put(ev Event, why error) error {
 		}
 	}
 	return fmt.Errorf("an event is lost: %w", errors.Join(errs...))
+}
+
+// seal seals what is to wait for a trail that seals.
+func (c *capture) seal(item *spool.Item) error {
+	if seals, err := sealsHere(c.opts.fs, c.dir); err != nil || !seals {
+		return err
+	}
+	data, err := durable.ReadFile(c.opts.fs, filepath.Join(c.dir, "trail.json"), maxSmallFile)
+	if err != nil {
+		return err
+	}
+	id, _, err := parseIdentity(data)
+	if err != nil {
+		return err
+	}
+	k, err := c.opts.kek(c.stateDir(), id.Origin, false)
+	if err != nil {
+		return err
+	}
+	store, err := keys.Open(context.Background(), keys.Options{FS: c.opts.fs, Dir: filepath.Join(c.dir, "keys"), Origin: id.Origin, KEK: k, ReadOnly: true})
+	if err != nil {
+		return explainKey(err)
+	}
+	return errors.Join(sealItem(item, id.Origin, store), store.Close())
 }
 
 // drainAfter takes the spool in if the process that held the trail has gone
@@ -341,6 +382,10 @@ func macWith(dir string) func([]byte) []byte {
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}
+	return macUnder(key)
+}
+
+func macUnder(key []byte) func([]byte) []byte {
 	return func(value []byte) []byte {
 		mac := hmac.New(sha256.New, key)
 		mac.Write(value)

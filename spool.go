@@ -150,6 +150,9 @@ var errTakeIn = errors.New("take in the spool")
 
 // takeIn records an item and removes its file.
 func (t *Trail) takeIn(item spool.Item) error {
+	if err := t.openItem(&item); err != nil {
+		return fmt.Errorf("spool/%s: %w", filepath.Base(item.File), err)
+	}
 	by := map[string]any{"principal": item.Owner, "via": "spool"}
 	if item.PID > 0 {
 		by["pid"] = item.PID

@@ -20,6 +20,7 @@ const (
 	subjectsName = "subjects.json"
 	pagesName    = "subjects" // a directory
 	erasingName  = "erasing.json"
+	macName      = "mac.key"
 )
 
 // formatVersion is the version of every file here.
@@ -53,6 +54,11 @@ type dekFile struct {
 	ID      string `json:"id"`
 	Created string `json:"created"`
 	Wrap    wrap   `json:"wrap"`
+}
+
+type macFile struct {
+	Format int  `json:"format"`
+	Wrap   wrap `json:"wrap"`
 }
 
 type subjectsFile struct {
@@ -138,6 +144,14 @@ func parseSubjects(data []byte) (f subjectsFile, err error) {
 		}
 	}
 	return f, nil
+}
+
+func parseMAC(data []byte) (f macFile, err error) {
+	err = parseFile(macName, data, &f, &f.Format)
+	if err == nil && !f.Wrap.valid() {
+		err = fmt.Errorf("%s: %w", macName, ErrDamaged)
+	}
+	return f, err
 }
 
 func parseErasing(data []byte) (e Erasing, err error) {

@@ -22,7 +22,7 @@ func FuzzFiles(f *testing.F) {
 	if err := o.FS.Mkdir(o.Dir, 0o700); err != nil {
 		f.Fatal(err)
 	}
-	if err := Create(ctx, o); err != nil {
+	if err := Create(ctx, o, bytes.Repeat([]byte{9}, 32)); err != nil {
 		f.Fatal(err)
 	}
 	s, err := Open(ctx, o)
@@ -37,7 +37,7 @@ func FuzzFiles(f *testing.F) {
 		f.Fatal(err)
 	}
 	s.Close()
-	names := []string{deksName, subjectsName, pagesName + "/0-1.jsonl", erasingName}
+	names := []string{deksName, subjectsName, pagesName + "/0-1.jsonl", erasingName, macName}
 	files := map[string][]byte{}
 	for i, name := range names {
 		text, err := durable.ReadFile(o.FS, "/keys/"+name, 1<<20)
@@ -74,6 +74,9 @@ func FuzzFiles(f *testing.F) {
 		e, pending, err := s.Pending()
 		if err == nil && pending && len(e.Handles) == 0 {
 			t.Error("an erasure of nobody")
+		}
+		if _, err := s.MAC(ctx); err != nil {
+			return
 		}
 		if _, err := s.Handles(Person, "mia"); err != nil {
 			return

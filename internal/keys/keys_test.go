@@ -21,6 +21,8 @@ import (
 
 var ctx = context.Background()
 
+var mac = bytes.Repeat([]byte{9}, 32)
+
 func kek(t *testing.T, b byte) *kms.Local {
 	t.Helper()
 	k, err := kms.NewLocal(bytes.Repeat([]byte{b}, 32))
@@ -41,7 +43,7 @@ func create(t *testing.T, fsys durable.FS) *keys.Store {
 	if err := fsys.Mkdir(o.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Create(ctx, o); err != nil {
+	if err := keys.Create(ctx, o, mac); err != nil {
 		t.Fatal(err)
 	}
 	return open(t, o)
@@ -360,7 +362,7 @@ func TestSyncedSubjectSurvivesPowerFailure(t *testing.T) {
 		synced := map[string][]byte{}
 		dek := ""
 		r.Inject(func() {
-			if keys.Create(ctx, o) != nil {
+			if keys.Create(ctx, o, mac) != nil {
 				return
 			}
 			made = true
@@ -382,7 +384,7 @@ func TestSyncedSubjectSurvivesPowerFailure(t *testing.T) {
 		after := options(t, r.Restart())
 		s, err := keys.Open(ctx, after)
 		if !made && err != nil {
-			if err := keys.Create(ctx, after); err != nil {
+			if err := keys.Create(ctx, after, mac); err != nil {
 				t.Fatal(err)
 			}
 			s, err = keys.Open(ctx, after)
@@ -474,6 +476,9 @@ func TestRewrapChangesWrapsAndNothingElse(t *testing.T) {
 		if key, err := s.Key(mia.Handle); err != nil || !bytes.Equal(key, mia.Key) {
 			t.Errorf("%v", err)
 		}
+		if key, err := s.MAC(ctx); err != nil || !bytes.Equal(key, mac) {
+			t.Errorf("the MAC key: %v", err)
+		}
 		if got := snapshot(t, o.FS)["/keys/subjects/0-1.jsonl"]; got != page {
 			t.Error("a page changed")
 		}
@@ -519,7 +524,7 @@ func TestNothingInClear(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Create(ctx, o); err != nil {
+	if err := keys.Create(ctx, o, mac); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, o)
@@ -546,7 +551,7 @@ func TestNothingInClear(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || seen != 4 {
+	if err != nil || seen != 5 {
 		t.Errorf("%d files, %v", seen, err)
 	}
 }

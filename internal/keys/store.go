@@ -84,10 +84,10 @@ type subjectID struct {
 	id   string
 }
 
-// Create makes an empty store with a first DEK. It is durable on return. What a
-// crash in the middle left is made anew: the directory must be that of a trail
-// that is being made.
-func Create(ctx context.Context, o Options) error {
+// Create makes an empty store with a first DEK, and keeps the trail's MAC key in
+// it. It is durable on return. What a crash in the middle left is made anew: the
+// directory must be that of a trail that is being made.
+func Create(ctx context.Context, o Options, mac []byte) error {
 	s := newStore(o)
 	if err := durable.MkdirAll(s.fs, filepath.Join(s.dir, pagesName), 0o700); err != nil {
 		return fmt.Errorf("create keys: %w", err)
@@ -96,6 +96,9 @@ func Create(ctx context.Context, o Options) error {
 	wrapped, err := s.wrap(ctx, "epoch", "1", epoch)
 	if err == nil {
 		err = s.replace(subjectsName, subjectsFile{Format: formatVersion, Epoch: 1, Wrap: wrapped, Pages: []pageFile{}})
+	}
+	if err == nil {
+		err = s.putMAC(ctx, mac)
 	}
 	if err == nil {
 		s.deks.Format = formatVersion
@@ -219,6 +222,29 @@ func (s *Store) unwrap(ctx context.Context, purpose, name string, w wrap) ([]byt
 	return key, err
 }
 
+// MAC is the trail's MAC key.
+func (s *Store) MAC(ctx context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := s.read(macName)
+	if err != nil {
+		return nil, err
+	}
+	f, err := parseMAC(text)
+	if err != nil {
+		return nil, err
+	}
+	return s.unwrap(ctx, "mac", "mac", f.Wrap)
+}
+
+func (s *Store) putMAC(ctx context.Context, mac []byte) error {
+	wrapped, err := s.wrap(ctx, "mac", "mac", mac)
+	if err != nil {
+		return err
+	}
+	return s.replace(macName, macFile{Format: formatVersion, Wrap: wrapped})
+}
+
 // Rewrap wraps under the KEK what the former one has wrapped. Afterwards that one
 // is not needed; after a crash or an error in the middle both are, and Rewrap is
 // called again. No page, line or subject changes.
@@ -256,11 +282,27 @@ func (s *Store) rewrapLocked(ctx context.Context) error {
 		}
 		s.deks = deks
 	}
+	text, err := s.read(macName)
+	if err != nil {
+		return err
+	}
+	mac, err := parseMAC(text)
+	if err != nil {
+		return err
+	}
+	if mac.Wrap.KEK != id {
+		key, err := s.unwrap(ctx, "mac", "mac", mac.Wrap)
+		if err == nil {
+			err = s.putMAC(ctx, key)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if s.table.Wrap.KEK == id {
 		return nil
 	}
 	table := s.table
-	var err error
 	if table.Wrap, err = s.wrap(ctx, "epoch", fmt.Sprint(table.Epoch), s.epoch); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package sealing
+package sealed
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-// Package sealing makes of a plain line the line that is stored, and of a stored
+// Package sealed makes of a plain line the line that is stored, and of a stored
 // line what its reader may see (docs/format-sealing.md §6.3 to §6.5): which
 // fields are sealed, for whom, and whether the whole line is.
 //
@@ -14,4 +14,4 @@
 //
 // A Sealer and an Opener are safe for concurrent use. Keys and their keeping are
 // those of package keys.
-package sealing
+package sealed

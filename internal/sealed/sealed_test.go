@@ -1,4 +1,4 @@
-package sealing_test
+package sealed_test
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
-	"github.com/kaizen-audit/kaizen-audit/internal/sealing"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
@@ -35,7 +35,7 @@ func store(t testing.TB) *keys.Store {
 		t.Fatal(err)
 	}
 	o := keys.Options{FS: fsys, Dir: "/keys", Origin: origin, KEK: kek}
-	if err := keys.Create(context.Background(), o); err != nil {
+	if err := keys.Create(context.Background(), o, bytes.Repeat([]byte{9}, 32)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := keys.Open(context.Background(), o)
@@ -46,9 +46,9 @@ func store(t testing.TB) *keys.Store {
 	return s
 }
 
-func sealer(t testing.TB, s *keys.Store, r sealing.Rules) *sealing.Sealer {
+func sealer(t testing.TB, s *keys.Store, r sealed.Rules) *sealed.Sealer {
 	t.Helper()
-	out, err := sealing.NewSealer(origin, r, s, time.Now, nil)
+	out, err := sealed.NewSealer(origin, r, s, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,27 +74,13 @@ func toolUse() entry.Event {
 	}
 }
 
-// withoutSealed is a view's line without policy.sealed, which is all that sealing
-// adds to a plain line.
-func withoutSealed(t *testing.T, line []byte) string {
-	t.Helper()
-	at := bytes.LastIndex(line, []byte(`"sealed":[`))
-	if at < 0 {
-		return string(line)
-	}
-	end := at + bytes.IndexByte(line[at:], ']') + 1
-	rest := string(line[:at]) + string(line[end:])
-	rest = strings.Replace(rest, `,"policy":{}`, "", 1)
-	return strings.Replace(rest, `,}}`, `}}`, 1)
-}
-
 func TestSealAndOpenGiveThePlainLine(t *testing.T) {
 	omitted := toolUse()
 	omitted.NoteOmitted("outputs")
 	phi := toolUse()
 	phi.EventType = entry.PHIAccess
 	for name, ev := range map[string]entry.Event{"tool use": toolUse(), "policy before": omitted, "access": phi, "bare": {EventType: "X", AgentID: "a", Action: "b"}} {
-		for _, rules := range []sealing.Rules{{}, {Lines: true}} {
+		for _, rules := range []sealed.Rules{{}, {Lines: true}} {
 			s := store(t)
 			plain := plainLine(t, ev)
 			stored, err := sealer(t, s, rules).Seal(nil, plain)
@@ -107,11 +93,11 @@ func TestSealAndOpenGiveThePlainLine(t *testing.T) {
 			if rules.Lines && bytes.Contains(stored, []byte("tool")) || bytes.Contains(stored, []byte("Mia")) || bytes.Contains(stored, []byte("ZFA04Y")) {
 				t.Errorf("%s: in clear: %s", name, stored)
 			}
-			v, err := sealing.NewOpener(origin, s, limit).Open(stored)
+			v, err := sealed.NewOpener(origin, s, limit).Open(stored)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := withoutSealed(t, v.Line); got != string(plain) || len(v.Hidden) > 0 {
+			if got, ok := v.Plain(); !ok || string(got) != string(plain) {
 				t.Errorf("%s:\n got %s\nwant %s\nhidden %v", name, got, plain, v.Hidden)
 			}
 		}
@@ -121,7 +107,7 @@ func TestSealAndOpenGiveThePlainLine(t *testing.T) {
 // What is sealed is what the format says, for the subjects that it says.
 func TestWhatIsSealed(t *testing.T) {
 	s := store(t)
-	sealed := func(ev entry.Event, rules sealing.Rules) (pointers []string, kinds map[string]bool, e entry.Entry) {
+	line := func(ev entry.Event, rules sealed.Rules) (pointers []string, kinds map[string]bool, e entry.Entry) {
 		t.Helper()
 		stored, err := sealer(t, s, rules).Seal(nil, plainLine(t, ev))
 		if err != nil {
@@ -135,11 +121,11 @@ func TestWhatIsSealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		kinds = map[string]bool{}
-		var line map[string]any
-		if err := json.Unmarshal(stored, &line); err != nil {
+		var members map[string]any
+		if err := json.Unmarshal(stored, &members); err != nil {
 			t.Fatal(err)
 		}
-		env, err := seal.ParseEnvelope(line["inputs"].(string))
+		env, err := seal.ParseEnvelope(members["inputs"].(string))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +142,7 @@ func TestWhatIsSealed(t *testing.T) {
 		}
 		return sub.Handle
 	}
-	pointers, subjects, e := sealed(toolUse(), sealing.Rules{})
+	pointers, subjects, e := line(toolUse(), sealed.Rules{})
 	if want := []string{"/inputs", "/outputs", "/error", "/metadata/user_id", "/metadata/a~1b~0c", "/resource/id"}; !slices.Equal(pointers, want) {
 		t.Errorf("%v, want %v", pointers, want)
 	}
@@ -168,32 +154,32 @@ func TestWhatIsSealed(t *testing.T) {
 	}
 	phi := toolUse()
 	phi.EventType = entry.PHIAccess
-	pointers, subjects, e = sealed(phi, sealing.Rules{})
+	pointers, subjects, e = line(phi, sealed.Rules{})
 	if slices.Contains(pointers, "/metadata/user_id") || e.Metadata.Text("user_id") != "mia" {
 		t.Error("the actor of an access is evidence and stays")
 	}
 	if len(subjects) != 1 || !subjects[one(keys.Resource, "reservation/ZFA04Y")] {
 		t.Errorf("access: %v", subjects)
 	}
-	_, subjects, _ = sealed(toolUse(), sealing.Rules{Subjects: []string{"/inputs/name", "/outputs/none", "/inputs/n"}})
+	_, subjects, _ = line(toolUse(), sealed.Rules{Subjects: []string{"/inputs/name", "/outputs/none", "/inputs/n"}})
 	if len(subjects) != 3 || !subjects[one(keys.Person, "mia")] || !subjects[one(keys.Person, "Mia Li")] || !subjects[one(keys.Person, "1e400")] {
 		t.Errorf("configured pointers: %v", subjects)
 	}
 	nobody := toolUse()
 	nobody.Metadata = entry.Object{}
-	_, subjects, _ = sealed(nobody, sealing.Rules{})
+	_, subjects, _ = line(nobody, sealed.Rules{})
 	if len(subjects) != 1 || !subjects[one(keys.Trace, "0af7651916cd43dd8448eb211c80319c")] {
 		t.Errorf("nobody: %v", subjects)
 	}
 	pseudonym := toolUse()
 	pseudonym.Metadata = entry.Raw([]byte(`{"user_id_hash":"abc"}`))
-	if _, subjects, _ = sealed(pseudonym, sealing.Rules{}); !subjects[one(keys.Person, "user_id_hash:abc")] {
+	if _, subjects, _ = line(pseudonym, sealed.Rules{}); !subjects[one(keys.Person, "user_id_hash:abc")] {
 		t.Errorf("pseudonym: %v", subjects)
 	}
 }
 
 func TestLifecycleEntriesStayInClear(t *testing.T) {
-	s := sealer(t, store(t), sealing.Rules{Lines: true})
+	s := sealer(t, store(t), sealed.Rules{Lines: true})
 	line := func(eventType string) []byte {
 		now := time.Now()
 		l, err := entry.AppendLine(nil, &entry.Event{EventType: eventType, AgentID: entry.TrailAgent, Action: "x", Inputs: entry.Raw([]byte(`{"user":"mia"}`))},
@@ -217,11 +203,11 @@ func TestLifecycleEntriesStayInClear(t *testing.T) {
 func TestReaderWithoutKeys(t *testing.T) {
 	s := store(t)
 	plain := plainLine(t, toolUse())
-	stored, err := sealer(t, s, sealing.Rules{}).Seal(nil, plain)
+	stored, err := sealer(t, s, sealed.Rules{}).Seal(nil, plain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := sealing.NewOpener(origin, nil, limit).Open(stored)
+	v, err := sealed.NewOpener(origin, nil, limit).Open(stored)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,21 +218,21 @@ func TestReaderWithoutKeys(t *testing.T) {
 	if e.Action != "tool_use:find" || e.Inputs.Text("sealed") != "no key" || e.Metadata.Text("user_id") != "[sealed: no key]" || *e.Error != "[sealed: no key]" {
 		t.Errorf("%s", v.Line)
 	}
-	if v.Hidden["/inputs"] != sealing.NoKey || len(v.Hidden) != 6 {
+	if v.Hidden["/inputs"] != sealed.NoKey || len(v.Hidden) != 6 {
 		t.Errorf("%v", v.Hidden)
 	}
-	whole, err := sealer(t, s, sealing.Rules{Lines: true}).Seal(nil, plain)
+	whole, err := sealer(t, s, sealed.Rules{Lines: true}).Seal(nil, plain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := sealing.NewOpener(origin, nil, limit).Open(whole); !errors.Is(err, sealing.ErrNoKey) || v.Line != nil {
+	if v, err := sealed.NewOpener(origin, nil, limit).Open(whole); !errors.Is(err, sealed.ErrNoKey) || v.Line != nil {
 		t.Errorf("%s, %v", v.Line, err)
 	}
 }
 
 func TestErasedFieldsSaySo(t *testing.T) {
 	s := store(t)
-	stored, err := sealer(t, s, sealing.Rules{Lines: true}).Seal(nil, plainLine(t, toolUse()))
+	stored, err := sealer(t, s, sealed.Rules{Lines: true}).Seal(nil, plainLine(t, toolUse()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,11 +243,11 @@ func TestErasedFieldsSaySo(t *testing.T) {
 	if err := errors.Join(s.Begin(keys.Erasing{EventID: "e", Handles: []string{mia.Handle}}), s.Destroy(context.Background()), s.End()); err != nil {
 		t.Fatal(err)
 	}
-	v, err := sealing.NewOpener(origin, s, limit).Open(stored)
+	v, err := sealed.NewOpener(origin, s, limit).Open(stored)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Hidden["/inputs"] != sealing.Erased || len(v.Hidden) != 6 || bytes.Contains(v.Line, []byte("Mia")) {
+	if v.Hidden["/inputs"] != sealed.Erased || len(v.Hidden) != 6 || bytes.Contains(v.Line, []byte("Mia")) {
 		t.Errorf("%v %s", v.Hidden, v.Line)
 	}
 	if e, err := entry.Parse(v.Line); err != nil || e.Action != "tool_use:find" {
@@ -272,21 +258,25 @@ func TestErasedFieldsSaySo(t *testing.T) {
 // Text that looks like an envelope, or a list that is not in order, opens nothing.
 func TestForgedEnvelopesAreInert(t *testing.T) {
 	s := store(t)
-	stored, err := sealer(t, s, sealing.Rules{}).Seal(nil, plainLine(t, toolUse()))
+	stored, err := sealer(t, s, sealed.Rules{}).Seal(nil, plainLine(t, toolUse()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	e, _ := entry.Parse(stored)
 	userID, other := e.Metadata.Text("user_id"), e.Metadata.Text("a/b~c")
-	open := sealing.NewOpener(origin, s, limit).Open
+	open := sealed.NewOpener(origin, s, limit).Open
 	text := plainLine(t, entry.Event{EventType: "X", AgentID: "a", Action: "b", Inputs: entry.Of(map[string]any{"v": userID})})
 	if v, err := open(text); err != nil || !bytes.Equal(v.Line, text) || v.Sealed {
 		t.Errorf("a caller's text: %s, %v", v.Line, err)
 	}
 	for name, change := range map[string]func(string) string{
-		"swapped fields":    func(s string) string { return swap(s, userID, other) },
-		"a pointer twice":   func(s string) string { return strings.Replace(s, `"sealed":["/inputs"`, `"sealed":["/inputs","/inputs"`, 1) },
-		"to no envelope":    func(s string) string { return strings.Replace(s, `"sealed":["/inputs"`, `"sealed":["/purpose","/inputs"`, 1) },
+		"swapped fields": func(s string) string { return swap(s, userID, other) },
+		"a pointer twice": func(s string) string {
+			return strings.Replace(s, `"sealed":["/inputs"`, `"sealed":["/inputs","/inputs"`, 1)
+		},
+		"to no envelope": func(s string) string {
+			return strings.Replace(s, `"sealed":["/inputs"`, `"sealed":["/purpose","/inputs"`, 1)
+		},
 		"a flipped bit":     func(s string) string { return strings.Replace(s, userID, flip(userID), 1) },
 		"a later version":   func(s string) string { return strings.Replace(s, `"sealed:v1:`, `"sealed:v2:`, 1) },
 		"another entry's":   func(s string) string { return strings.Replace(s, e.EventID, e.EventID[:35]+"0", 1) },
@@ -299,7 +289,7 @@ func TestForgedEnvelopesAreInert(t *testing.T) {
 		}
 		damaged := 0
 		for _, state := range v.Hidden {
-			if state == sealing.Damaged {
+			if state == sealed.Damaged {
 				damaged++
 			}
 		}
@@ -330,7 +320,7 @@ func TestDEKIsReplacedByTime(t *testing.T) {
 	s := store(t)
 	now := time.Now()
 	var told []string
-	sl, err := sealing.NewSealer(origin, sealing.Rules{Lines: true}, s, func() time.Time { return now }, func(was, id, reason string) {
+	sl, err := sealed.NewSealer(origin, sealed.Rules{Lines: true}, s, func() time.Time { return now }, func(was, id, reason string) {
 		told = append(told, was, id, reason)
 	})
 	if err != nil {
@@ -373,7 +363,7 @@ func TestVectorsOpen(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil || v.Entry.SealedFields == "" {
 		t.Fatal("no vector", err)
 	}
-	view, err := sealing.NewOpener("kaizen-audit.invalid/0011223344556677", nil, limit).Open([]byte(v.Entry.SealedFields))
+	view, err := sealed.NewOpener("kaizen-audit.invalid/0011223344556677", nil, limit).Open([]byte(v.Entry.SealedFields))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +376,7 @@ func TestVectorsOpen(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	s := store(f)
-	for _, rules := range []sealing.Rules{{}, {Lines: true}} {
+	for _, rules := range []sealed.Rules{{}, {Lines: true}} {
 		stored, err := sealer(f, s, rules).Seal(nil, plainLine(f, toolUse()))
 		if err != nil {
 			f.Fatal(err)
@@ -394,7 +384,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(stored)
 	}
 	f.Add([]byte(`{"policy":{"sealed":["/inputs","/inputs/a"]},"inputs":{"a":"sealed:v1:"}}`))
-	o := sealing.NewOpener(origin, s, limit)
+	o := sealed.NewOpener(origin, s, limit)
 	f.Fuzz(func(t *testing.T, stored []byte) {
 		v, err := o.Open(stored)
 		if err != nil {
@@ -414,7 +404,7 @@ func BenchmarkSeal(b *testing.B) {
 		Inputs: entry.Raw([]byte(`{"reservation_id":"ZFA04Y"}`)), Outputs: entry.Raw([]byte(`{"status":"ok","cabin":"economy","passengers":2}`)),
 		Metadata: entry.Raw([]byte(`{"user_id":"mia_li_3668","session_id":"session456","ip_address":"192.0.2.1"}`)),
 	})
-	for name, rules := range map[string]sealing.Rules{"fields": {}, "lines": {Lines: true}} {
+	for name, rules := range map[string]sealed.Rules{"fields": {}, "lines": {Lines: true}} {
 		b.Run(name, func(b *testing.B) {
 			sl := sealer(b, store(b), rules)
 			b.ReportAllocs()

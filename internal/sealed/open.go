@@ -1,4 +1,4 @@
-package sealing
+package sealed
 
 import (
 	"bytes"
@@ -32,6 +32,36 @@ type View struct {
 	Hidden map[string]State
 	// Sealed tells whether anything in the line was.
 	Sealed bool
+}
+
+// Plain is the line that was sealed: the view without the list of what was. ok is
+// false where something of it is hidden.
+func (v View) Plain() (line []byte, ok bool) {
+	if len(v.Hidden) > 0 {
+		return nil, false
+	}
+	var room [maxMembers]member
+	top := members(room[:0], v.Line)
+	if _, listed := sealedList(top); !listed {
+		return v.Line, true
+	}
+	dst := []byte{'{'}
+	for _, m := range top {
+		if m.name != "policy" {
+			dst = append(appendName(dst, len(dst) == 1, m.name), m.value...)
+			continue
+		}
+		inner := []byte{'{'}
+		for _, p := range members(nil, m.value) {
+			if p.name != "sealed" {
+				inner = append(appendName(inner, len(inner) == 1, p.name), p.value...)
+			}
+		}
+		if len(inner) > 1 {
+			dst = append(append(appendName(dst, len(dst) == 1, m.name), inner...), '}')
+		}
+	}
+	return append(dst, '}'), true
 }
 
 // ErrNoKey means that a line is sealed and that its reader has no keys.
