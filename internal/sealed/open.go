@@ -3,6 +3,7 @@ package sealed
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -145,12 +146,21 @@ func sealedList(top []member) (pointers []string, listed bool) {
 	if !ok || len(v.JSON()) == 0 || v.JSON()[0] != '[' {
 		return nil, false
 	}
-	object := append(append([]byte(`{"l":`), v.JSON()...), '}')
-	var list struct{ L []string }
-	if entry.Raw(object).Decode(&list) != nil {
-		return nil, true // listed, and damaged
+	return pointersIn(top, "sealed"), true
+}
+
+// pointersIn is a list of policy, nil where it is none.
+func pointersIn(top []member, name string) []string {
+	policy := find(top, "policy")
+	if len(policy) == 0 || policy[0] != '{' {
+		return nil
 	}
-	return list.L, true
+	v, _ := entry.Raw(policy).Get(name)
+	var list []string
+	if len(v.JSON()) == 0 || json.Unmarshal(v.JSON(), &list) != nil {
+		return nil
+	}
+	return list
 }
 
 // openedLine is a line whose fields are put back.

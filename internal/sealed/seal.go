@@ -18,9 +18,6 @@ import (
 type Rules struct {
 	// Lines seals whole lines too, all but lifecycle entries.
 	Lines bool
-	// Subjects are JSON pointers to identifiers of further persons whose data the
-	// entry holds (DESIGN §2, data subject).
-	Subjects []string
 }
 
 // When a DEK is replaced at the latest: by time well within what an operator
@@ -250,7 +247,8 @@ func (l *sealedLine) members(dst []byte, pointer string, object []byte, sealed f
 	return append(dst, '}'), nil
 }
 
-// subjects are the data subjects of an entry (§6.3, "Which subjects").
+// subjects are the data subjects of an entry (§6.3, "Which subjects"): policy has
+// noted in policy.subjects where further persons are named.
 func (s *Sealer) subjects(top []member, own, access bool) ([]seal.Subject, error) {
 	type subject struct {
 		kind keys.Kind
@@ -274,7 +272,7 @@ func (s *Sealer) subjects(top []member, own, access bool) ([]seal.Subject, error
 		add(keys.Person, PersonID(metadata))
 	}
 	if !own {
-		for _, pointer := range s.rules.Subjects {
+		for _, pointer := range pointersIn(top, "subjects") {
 			add(keys.Person, identifierAt(top, pointer))
 		}
 	}

@@ -120,19 +120,7 @@ func TestWhatIsSealed(t *testing.T) {
 		if err := json.Unmarshal(v.JSON(), &pointers); err != nil {
 			t.Fatal(err)
 		}
-		kinds = map[string]bool{}
-		var members map[string]any
-		if err := json.Unmarshal(stored, &members); err != nil {
-			t.Fatal(err)
-		}
-		env, err := seal.ParseEnvelope(members["inputs"].(string))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, h := range env.Handles() {
-			kinds[h] = true
-		}
-		return pointers, kinds, e
+		return pointers, handlesIn(t, stored), e
 	}
 	one := func(kind keys.Kind, id string) string {
 		t.Helper()
@@ -161,9 +149,10 @@ func TestWhatIsSealed(t *testing.T) {
 	if len(subjects) != 1 || !subjects[one(keys.Resource, "reservation/ZFA04Y")] {
 		t.Errorf("access: %v", subjects)
 	}
-	_, subjects, _ = line(toolUse(), sealed.Rules{Subjects: []string{"/inputs/name", "/outputs/none", "/inputs/n"}})
+	subjects = handlesOf(t, s, bytes.Replace(plainLine(t, toolUse()), []byte(`"purpose":"booking"`),
+		[]byte(`"purpose":"booking","policy":{"subjects":["/inputs/name","/outputs/none","/inputs/n"]}`), 1))
 	if len(subjects) != 3 || !subjects[one(keys.Person, "mia")] || !subjects[one(keys.Person, "Mia Li")] || !subjects[one(keys.Person, "1e400")] {
-		t.Errorf("configured pointers: %v", subjects)
+		t.Errorf("noted pointers: %v", subjects)
 	}
 	nobody := toolUse()
 	nobody.Metadata = entry.Object{}
@@ -176,6 +165,33 @@ func TestWhatIsSealed(t *testing.T) {
 	if _, subjects, _ = line(pseudonym, sealed.Rules{}); !subjects[one(keys.Person, "user_id_hash:abc")] {
 		t.Errorf("pseudonym: %v", subjects)
 	}
+}
+
+func handlesOf(t *testing.T, s *keys.Store, plain []byte) map[string]bool {
+	t.Helper()
+	stored, err := sealer(t, s, sealed.Rules{}).Seal(nil, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handlesIn(t, stored)
+}
+
+// handlesIn are the subjects of a line's inputs.
+func handlesIn(t *testing.T, stored []byte) map[string]bool {
+	t.Helper()
+	var members map[string]any
+	if err := json.Unmarshal(stored, &members); err != nil {
+		t.Fatal(err)
+	}
+	env, err := seal.ParseEnvelope(members["inputs"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	handles := map[string]bool{}
+	for _, h := range env.Handles() {
+		handles[h] = true
+	}
+	return handles
 }
 
 func TestLifecycleEntriesStayInClear(t *testing.T) {
