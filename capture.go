@@ -121,6 +121,9 @@ func (t *Trail) RecordFact(ctx context.Context, ev Event) (Receipt, error) {
 	}, t.mac()); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if ev, err = t.policy().Event(&ev, t.run(true)); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 	return t.Record(ctx, ev)
 }
 
@@ -277,28 +280,26 @@ func (t *Trail) spoolWaits() bool {
 
 // put spools the event: why is what became of recording it.
 func (c *capture) put(ev Event, why error) error {
-	text, err := entry.AppendEvent(nil, &ev)
+	errs := []error{why}
+	text, notes, err := c.appendPending(nil, &ev)
 	if err != nil {
-		return err
+		// Nothing of a trail that seals waits in clear: without its key the event
+		// is lost, and counted.
+		errs = append(errs, err)
 	}
 	now := c.opts.now()
 	item := spool.Item{
-		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), PID: os.Getpid(),
+		Format: spool.Format, ID: spool.NewID(now), At: formatTime(now), Event: text, Omitted: ev.Omitted(), Policy: notes, PID: os.Getpid(),
 	}
-	errs := []error{why}
 	dirs := spoolDirs(c.dir, c.log, c.stateDir())
 	if _, err := os.Stat(c.dir); err != nil {
 		dirs = dirs[1:] // there is no trail, or none that this user can see
 	} else if _, yes := others(durable.OS, c.dir); yes {
 		dirs = dirs[1:] // this user's next opening delivers it
 	}
-	sealErr := c.seal(&item)
-	if sealErr != nil {
-		errs = append(errs, fmt.Errorf("spool: %w", sealErr))
-	}
 	for _, dir := range dirs {
-		if sealErr != nil {
-			break // nothing of a trail that seals waits in clear
+		if text == nil {
+			break
 		}
 		err := spool.Put(durable.OS, dir, item)
 		if err == nil {
@@ -315,28 +316,22 @@ func (c *capture) put(ev Event, why error) error {
 	return fmt.Errorf("an event is lost: %w", errors.Join(errs...))
 }
 
-// seal seals what is to wait for a trail that seals.
-func (c *capture) seal(item *spool.Item) error {
-	if seals, err := sealsHere(c.opts.fs, c.dir); err != nil || !seals {
-		return err
-	}
+// keys opens the keys of a trail that seals.
+func (c *capture) keys() (origin string, store *keys.Store, err error) {
 	data, err := durable.ReadFile(c.opts.fs, filepath.Join(c.dir, "trail.json"), maxSmallFile)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	id, _, err := parseIdentity(data)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	k, err := c.opts.kek(c.stateDir(), id.Origin, false)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	store, err := keys.Open(context.Background(), keys.Options{FS: c.opts.fs, Dir: filepath.Join(c.dir, "keys"), Origin: id.Origin, KEK: k, ReadOnly: true})
-	if err != nil {
-		return explainKey(err)
-	}
-	return errors.Join(sealItem(item, id.Origin, store), store.Close())
+	store, err = keys.Open(context.Background(), keys.Options{FS: c.opts.fs, Dir: filepath.Join(c.dir, "keys"), Origin: id.Origin, KEK: k, ReadOnly: true})
+	return id.Origin, store, explainKey(err)
 }
 
 // drainAfter takes the spool in if the process that held the trail has gone

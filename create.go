@@ -365,7 +365,7 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 
 func newKeys(skey string, mac []byte) (*keyring, error) {
 	s, err := note.NewSigner(skey)
-	return &keyring{s, mac}, err
+	return &keyring{s, mac, newTokens(mac)}, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its

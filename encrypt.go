@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -17,7 +16,6 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
-	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
@@ -242,47 +240,46 @@ func saysSealed(line []byte) (says, seals bool) {
 	return true, p.Encrypt
 }
 
-// sealItem seals what waits in the spool of a trail that seals: an event, or the
-// filter of a reading.
-func sealItem(item *spool.Item, origin string, store *keys.Store) error {
+// pending is what is sealed of an event that waits: its JSON text, and what the
+// policy did to it.
+type pending struct {
+	Event  json.RawMessage `json:"event"`
+	Policy json.RawMessage `json:"policy,omitempty"`
+}
+
+// sealPending seals an event that is to wait in a file.
+func sealPending(text, notes []byte, origin string, store *keys.Store) (sealedText, noNotes []byte, err error) {
+	line, err := json.Marshal(pending{text, notes})
+	if err == nil {
+		sealedText, err = sealText(line, origin, store)
+	}
+	return sealedText, nil, err
+}
+
+// openPending is the reverse; what is not sealed stays as it is.
+func openPending(text, notes []byte, open func([]byte) ([]byte, error)) (_, _ []byte, err error) {
+	if !seal.IsLine(text) {
+		return text, notes, nil
+	}
+	if text, err = open(text); err != nil {
+		return nil, nil, err
+	}
+	var p pending
+	if err := json.Unmarshal(text, &p); err != nil || p.Event == nil {
+		return nil, nil, fmt.Errorf("%w: it is no event that waits", ErrSealed)
+	}
+	return p.Event, p.Policy, nil
+}
+
+// sealText seals an object that is to wait in a file.
+func sealText(object []byte, origin string, store *keys.Store) ([]byte, error) {
 	id, dek, _, err := store.DEK(context.Background())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, text := range []*json.RawMessage{&item.Event, &item.Inputs} {
-		if len(bytes.TrimSpace(*text)) == 0 {
-			continue
-		}
-		line, err := entry.Raw(*text).AppendJSON(nil)
-		if err != nil {
-			return err
-		}
-		if *text, err = seal.SealLine(origin, id, dek, salt(), line); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func salt() []byte {
-	b := make([]byte, seal.SaltSize)
-	_, _ = rand.Read(b) // never fails
-	return b
-}
-
-// openItem is the reverse of sealItem. What is not sealed stays as it is.
-func (t *Trail) openItem(item *spool.Item) error {
-	for _, text := range []*json.RawMessage{&item.Event, &item.Inputs} {
-		if !seal.IsLine(*text) {
-			continue
-		}
-		v, err := t.viewOf(*text)
-		if err != nil {
-			return err
-		}
-		*text = bytes.Clone(v.Line)
-	}
-	return nil
+	salt := make([]byte, seal.SaltSize)
+	_, _ = rand.Read(salt) // never fails
+	return seal.SealLine(origin, id, dek, salt, object)
 }
 
 // dekChange is a new key for lines, which replaces another.

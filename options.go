@@ -11,6 +11,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 	"github.com/kaizen-audit/kaizen-audit/kms"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // Durability says when Record returns.
@@ -113,6 +114,11 @@ type Options struct {
 	// Where a trail is made and the file is not there, it is made. Set, the
 	// environment does not count; empty means kek/ORIGIN.key below StateDir.
 	KeyFile string
+	// Policy says what may be written. nil is the policy that was last set for the
+	// trail, policy.Default() where none was; a policy that is given is the
+	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a
+	// file before it is recorded has passed it too.
+	Policy *policy.Policy
 	// StateDir is where origins and keys that were seen are pinned; empty
 	// means $KAIZEN_AUDIT_STATE, else $XDG_STATE_HOME/kaizen-audit/known,
 	// else ~/.local/state/kaizen-audit/known.
@@ -203,6 +209,13 @@ func (o *Options) withDefaults() (Options, error) {
 	case "", appendOnlySealed, appendOnlyAll:
 	default:
 		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
+	}
+	switch {
+	case out.Policy == nil:
+	case out.Policy.Seals():
+		return out, optionError("Policy", "a rule of it seals: %w", ErrNotBuilt)
+	case out.Policy.Pseudonymises():
+		return out, optionError("Policy", "a rule of it pseudonymises, for which there is no identity store: %w", ErrNotBuilt)
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

@@ -251,7 +251,7 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 		return encodeErr
 	}
 	if enc := t.enc.Load(); enc != nil && enc.store != nil {
-		if err := sealItem(&item, t.id.Origin, enc.store); err != nil {
+		if item.Inputs, err = sealText(item.Inputs, t.id.Origin, enc.store); err != nil {
 			return err
 		}
 	}
@@ -263,7 +263,7 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 
 // spoolItem is a reading as it waits in the spool.
 func spoolItem(o ownEntry, now time.Time) (spool.Item, error) {
-	inputs, err := Of(o.inputs).AppendJSON(nil)
+	inputs, err := detectors.Value(o.inputs)
 	if err != nil {
 		return spool.Item{}, err
 	}

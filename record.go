@@ -13,6 +13,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 const timeLayout = entry.TimeLayout
@@ -74,7 +75,7 @@ func (t *Trail) record(ctx context.Context, ev *Event, by []byte) (Receipt, erro
 	s := scratches.Get().(*scratch)
 	defer s.release()
 	s.buf, s.digests = s.buf[:0], s.digests[:0]
-	r, err := t.encode(s, ev, by)
+	r, err := t.encode(s, ev, handed{text: by})
 	if err != nil {
 		t.refused.note(err)
 		return Receipt{}, err
@@ -86,15 +87,15 @@ func (t *Trail) record(ctx context.Context, ev *Event, by []byte) (Receipt, erro
 	return r, nil
 }
 
-// encode adds the line of an event to s.
-func (t *Trail) encode(s *scratch, ev *Event, by []byte) (Receipt, error) {
+// encode adds the line of an event to s, as the policy leaves it.
+func (t *Trail) encode(s *scratch, ev *Event, by handed) (Receipt, error) {
 	now := t.clock.now()
-	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: t.opts.MaxLine, RecordedBy: by}
+	st := entry.Stamp{EventID: entry.NewEventID(now), RecordedAt: now, MaxLine: t.opts.MaxLine, RecordedBy: by.text}
 	if ev.TraceID == "" {
 		st.TraceID = entry.NewTraceID()
 	}
 	from := len(s.buf)
-	buf, err := entry.AppendLine(s.buf, ev, &st)
+	buf, err := t.policy().AppendLine(s.buf, ev, &st, t.run(by.keep))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -266,6 +267,7 @@ func copyEvent(ev *Event) (Event, error) {
 	}
 	own, err := entry.ParseEvent(text)
 	own.NoteOmitted(ev.Omitted()...)
+	own.NotePolicy(ev.PolicyNotes())
 	return own, err
 }
 
@@ -273,6 +275,7 @@ func copyEvent(ev *Event) (Event, error) {
 // and tells fail of those that were not recorded. Where events have keys ctx must
 // have no end: a retry must find what became of them.
 func (t *Trail) recordBatch(ctx context.Context, events []Event, by handed, receipts []Receipt, fail func(int, error)) {
+	events = t.leftKeys(events)
 	keys, twice := t.takeKeys(events)
 	defer t.keyed.release(keys)
 	s := scratches.Get().(*scratch)
@@ -316,9 +319,9 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by handed, rece
 			}
 			if known {
 				flush() // order is kept
-				receipts[i], err = t.again(ctx, ev, index)
+				receipts[i], err = t.again(ctx, ev, by, index)
 				if err != nil && t.keepFact(ev, by, err) {
-					receipts[i], err = t.again(ctx, ev, index)
+					receipts[i], err = t.again(ctx, ev, by, index)
 				}
 				if err != nil {
 					t.refused.note(err)
@@ -330,9 +333,9 @@ func (t *Trail) recordBatch(ctx context.Context, events []Event, by handed, rece
 				seen[key] = true
 			}
 		}
-		r, err := t.encode(s, ev, by.text)
+		r, err := t.encode(s, ev, by)
 		if err != nil && t.keepFact(ev, by, err) {
-			r, err = t.encode(s, ev, by.text)
+			r, err = t.encode(s, ev, by)
 		}
 		if err != nil {
 			t.refused.note(err)
@@ -422,7 +425,7 @@ func (k *keysInUse) release(keys []idempotency.Hash) {
 
 // again gives the receipt of the entry at index, which has the event's key, or
 // ErrConflict if it is another event's.
-func (t *Trail) again(ctx context.Context, ev *Event, index int64) (Receipt, error) {
+func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (Receipt, error) {
 	first, plain, err := t.entryAt(ctx, index)
 	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
 		if err = t.journal.Flush(ctx); err == nil { // it is still in the queue
@@ -436,10 +439,10 @@ func (t *Trail) again(ctx context.Context, ev *Event, index int64) (Receipt, err
 	if plain == nil { // something of it was erased, and nobody can tell any more
 		return receipt, nil
 	}
-	again, err := entry.AppendLine(nil, ev, &entry.Stamp{
+	again, err := t.policy().AppendLine(nil, ev, &entry.Stamp{
 		EventID: first.EventID, RecordedAt: first.RecordedAt, TraceID: first.TraceID, MaxLine: t.opts.MaxLine,
 		RecordedBy: objectText(first.RecordedBy),
-	})
+	}, t.run(by.keep))
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -518,9 +521,11 @@ func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
 	if o.id == "" {
 		o.id = entry.NewEventID(now)
 	}
-	line, err := entry.AppendLine(nil, &ev, &entry.Stamp{
-		EventID: o.id, RecordedAt: now, MaxLine: 1 << 30, Trails: true, RecordedBy: o.by,
-	})
+	st := entry.Stamp{EventID: o.id, RecordedAt: now, MaxLine: 1 << 30, Trails: true, RecordedBy: o.by}
+	if spooledTypes[o.eventType] { // what somebody looked for is somebody's text
+		return detectors.AppendLine(nil, &ev, &st, policy.Run{KeepFact: true})
+	}
+	line, err := entry.AppendLine(nil, &ev, &st)
 	if err != nil || !o.signed {
 		return line, err
 	}
@@ -573,7 +578,10 @@ func (r *refusals) add(err error) {
 	var field *entry.FieldError
 	var syntax *entry.SyntaxError
 	var long *entry.LineTooLongError
+	var forbidden *policy.RefusedError
 	switch {
+	case errors.As(err, &forbidden):
+		reason = forbidden.Error()
 	case errors.As(err, &syntax):
 		reason = syntax.Reason
 		if errors.As(err, &field) {

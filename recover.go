@@ -600,6 +600,9 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 			return err
 		}
 	}
+	if err := t.loadPolicy(ctx); err != nil {
+		return err
+	}
 	until := time.Now().Add(drainAtOpen)
 	if err := t.drainSpool(func() bool { return t.opts.quiet && time.Now().After(until) }); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
@@ -150,9 +151,6 @@ var errTakeIn = errors.New("take in the spool")
 
 // takeIn records an item and removes its file.
 func (t *Trail) takeIn(item spool.Item) error {
-	if err := t.openItem(&item); err != nil {
-		return fmt.Errorf("spool/%s: %w", filepath.Base(item.File), err)
-	}
 	by := map[string]any{"principal": item.Owner, "via": "spool"}
 	if item.PID > 0 {
 		by["pid"] = item.PID
@@ -186,7 +184,10 @@ func (t *Trail) takeIn(item spool.Item) error {
 // whose key is another event's, is told by an entry of its own, and has come to
 // its end.
 func (t *Trail) takeInEvent(item spool.Item, by []byte) error {
-	ev, err := entry.ParseEvent(item.Event)
+	ev, err := t.ParsePending(item.Event, item.Policy)
+	if errors.Is(err, ErrNoKey) || errors.Is(err, ErrSealed) {
+		return err
+	}
 	if err != nil {
 		t.refused.add(err)
 		return nil
@@ -195,7 +196,7 @@ func (t *Trail) takeInEvent(item spool.Item, by []byte) error {
 	if ev.IdempotencyKey == "" {
 		ev.IdempotencyKey = "spool:" + item.ID
 	}
-	t.recordBatch(context.Background(), []Event{ev}, handed{text: by}, make([]Receipt, 1), func(_ int, e error) { err = e })
+	t.recordBatch(context.Background(), []Event{ev}, handed{text: by, keep: true}, make([]Receipt, 1), func(_ int, e error) { err = e })
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
 		return nil
 	}
@@ -208,6 +209,9 @@ func (t *Trail) takeInReading(item spool.Item, by []byte) error {
 		return fmt.Errorf("%s: is not an entry that waits there", name)
 	}
 	at, _, err := entry.ParseTime(item.At)
+	if err == nil && seal.IsLine(item.Inputs) {
+		item.Inputs, err = t.opened(item.Inputs)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

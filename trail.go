@@ -22,6 +22,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // Trail is an open trail. It is safe for concurrent use.
@@ -35,6 +36,7 @@ type Trail struct {
 	pin      string // what happened to the pin, for Info
 	warnings warnings
 
+	rules     atomic.Pointer[policy.Policy]       // the policy in force, once it is known
 	macKey    atomic.Pointer[func([]byte) []byte] // of what is left out of entries, once it was needed
 	protected *protected                          // nil for a reader, and on a test's file system
 
@@ -533,6 +535,7 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 type keyring struct {
 	signer note.Signer
 	mac    []byte
+	tokens tokens
 }
 
 // loadKeys reads the keys of a writer, and opens those of a trail that seals.
@@ -561,6 +564,7 @@ func (t *Trail) loadKeys() error {
 	if len(k.mac) != macKeyBytes {
 		return fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
 	}
+	k.tokens = newTokens(k.mac)
 	t.keys = k
 	return nil
 }

@@ -73,6 +73,7 @@ type Event struct {
 	number      []byte   // the digits of DurationMS as they came, if from JSON
 	zoneAssumed bool     // the timestamp came without a zone
 	omitted     []string // the members that KeepFact replaced
+	notes       []byte   // what a policy did before, as members of policy
 }
 
 // Entry is an event as stored. Its strings and objects share the memory of

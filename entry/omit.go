@@ -94,6 +94,14 @@ func (ev *Event) NoteOmitted(members ...string) {
 // Omitted gives the members that KeepFact replaced.
 func (ev *Event) Omitted() []string { return ev.omitted }
 
+// NotePolicy says what a policy did to the event before it came here: the members
+// of the entry's policy that policy.Policy.Event gives. It is for who applies a
+// policy; whoever records makes no entry of it.
+func (ev *Event) NotePolicy(members []byte) { ev.notes = members }
+
+// PolicyNotes gives what NotePolicy was told.
+func (ev *Event) PolicyNotes() []byte { return ev.notes }
+
 // object is the member of that name which is an object, nil if none is.
 func (ev *Event) object(name string) *Object {
 	switch name {

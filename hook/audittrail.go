@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
-	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 )
 
@@ -580,7 +580,13 @@ func (h *AuditTrailHook) warn(err error) {
 	}
 }
 
-var texts = sync.Pool{New: func() any { return new([]byte) }}
+// slotText is the text for a slot, and its event.
+type slotText struct {
+	text []byte
+	ev   audit.Event
+}
+
+var slotTexts = sync.Pool{New: func() any { return new(slotText) }}
 
 // putBegun notes that an action has begun.
 func (h *AuditTrailHook) putBegun(c *Context) error {
@@ -593,13 +599,14 @@ func (h *AuditTrailHook) putBegun(c *Context) error {
 	case many:
 		err = errManyBegun
 	case h.begun != nil:
-		scratch := texts.Get().(*[]byte)
-		defer texts.Put(scratch)
+		scratch := slotTexts.Get().(*slotText)
 		var text []byte
-		if text, err = h.unknownText((*scratch)[:0], c); err == nil {
-			*scratch = text
+		if text, err = h.unknownText(scratch, c); err == nil {
+			scratch.text = text
 			n.slot, err = h.begun.put(text)
 		}
+		scratch.ev = audit.Event{}
+		slotTexts.Put(scratch)
 	}
 	if !many {
 		h.mu.Lock()
@@ -617,19 +624,27 @@ var errNowhere = errors.New("there is no place for it")
 
 // unknownText is the event that is recorded if an action's end never comes,
 // without what makes it longer than a slot.
-func (h *AuditTrailHook) unknownText(dst []byte, c *Context) ([]byte, error) {
-	ev := h.event(c)
+func (h *AuditTrailHook) unknownText(scratch *slotText, c *Context) ([]byte, error) {
+	ev := &scratch.ev
+	*ev = h.event(c)
 	for _, member := range []string{"", "inputs", "metadata", "resource", "authority"} {
 		if member != "" {
-			h.omit(&ev, "longer than what is noted of an action that has begun", member)
+			h.omit(ev, "longer than what is noted of an action that has begun", member)
 		}
-		text, err := entry.AppendEvent(dst, &ev)
+		text, notes, err := h.trail.AppendPending(scratch.text[:0], ev)
+		if err == nil && len(notes) > 0 {
+			text = append(append(text, notesAfter...), notes...)
+		}
 		if err == nil && len(text) < slotBytes {
 			return append(text, '\n'), nil
 		}
 	}
-	return dst, errors.New("its names are too long")
+	return nil, errors.New("its names are too long")
 }
+
+// notesAfter parts an event's text in a slot from what the policy did to it. There
+// is no such character in JSON text as we write it.
+const notesAfter = "\t"
 
 // takeBegun: the action's end is safe.
 func (h *AuditTrailHook) takeBegun(span string) {
@@ -651,7 +666,7 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 	open := map[string]string{} // event types by span
 	since := time.Now()
 	for i, text := range texts {
-		ev, known := abandonedEvent(file, i, text)
+		ev, known := abandonedEvent(file, i, text, h.trail.ParsePending)
 		if events[i] = ev; known {
 			open[ev.SpanID] = ev.EventType
 			if ev.Timestamp.Before(since) {
@@ -675,8 +690,9 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 
 // abandonedEvent reads what was noted. After a power failure it may be anything:
 // that there was an action is all that is known then.
-func abandonedEvent(file string, slot int, text []byte) (ev audit.Event, known bool) {
-	ev, err := entry.ParseEvent(text)
+func abandonedEvent(file string, slot int, text []byte, parse func(text, notes []byte) (audit.Event, error)) (ev audit.Event, known bool) {
+	text, notes, _ := bytes.Cut(text, []byte(notesAfter))
+	ev, err := parse(text, notes)
 	if err != nil || ev.SpanID == "" || len(ev.SpanID) > 64 || ev.TraceID == "" {
 		ev = audit.Event{EventType: "HOOK_ACTION", AgentID: agentUnspecified, Action: "unknown"}
 		ev.IdempotencyKey = "hook:unknown:" + file + ":" + strconv.Itoa(slot)

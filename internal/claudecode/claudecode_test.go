@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -77,7 +78,7 @@ func TestASessionOfHooksGivesTheseEntries(t *testing.T) {
 		h := Parse(l.Hook)
 		switch {
 		case h.Begins():
-			if err := pending.Put(h, l.At); err != nil {
+			if err := pending.Put(h, l.At, left); err != nil {
 				t.Fatal(err)
 			}
 			continue
@@ -141,7 +142,7 @@ func TestACallWaitsUnderANameThatSaysNothing(t *testing.T) {
 	p := Pending{Dir: filepath.Join(t.TempDir(), "a", "b")}
 	at := time.Now().Add(-time.Minute)
 	h := Parse([]byte(`{"session_id":"jane","hook_event_name":"PreToolUse","tool_name":"Secret","tool_input":{"a":1},"tool_use_id":"toolu_1"}`))
-	if err := p.Put(h, at); err != nil {
+	if err := p.Put(h, at, left); err != nil {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(p.Dir)
@@ -215,7 +216,7 @@ func FuzzHook(f *testing.F) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		h := Parse(text)
-		for _, begun := range []*Begun{nil, {At: now.Add(-time.Second), Hook: h}} {
+		for _, begun := range []*Begun{nil, {At: now.Add(-time.Second), Event: h.Event(now, nil)}} {
 			ev := h.Event(now, begun)
 			e, err := entry.Parse(line(t, ev))
 			if err != nil {
@@ -234,7 +235,7 @@ func FuzzHook(f *testing.F) {
 func FuzzPending(f *testing.F) {
 	f.Add([]byte("{\"format\":1,\"at\":\"2026-01-02T03:04:05Z\"}\n{\"session_id\":\"s\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if b, err := parsePending(data); err == nil {
+		if b, err := (Pending{}).parse(data); err == nil {
 			line(t, b.Unknown())
 		}
 	})
@@ -257,4 +258,9 @@ func FuzzSession(f *testing.F) {
 			line(t, ev)
 		}
 	})
+}
+
+// left is what the default policy leaves.
+func left(ev *entry.Event) (text, notes []byte, err error) {
+	return policy.Default().AppendEvent(nil, ev, policy.Run{KeepFact: true})
 }

@@ -271,7 +271,8 @@ func (h *Hook) result(ev *entry.Event, begun *Begun) {
 			ms = max(0, float64(since.Microseconds())/1e3)
 		}
 		if ev.Inputs.IsZero() {
-			ev.Inputs = raw(begun.Hook.get("tool_input"))
+			ev.Inputs = begun.Event.Inputs
+			ev.NotePolicy(begun.Event.PolicyNotes())
 		}
 	} else if measured {
 		ev.Timestamp = ev.Timestamp.Add(-time.Duration(min(ms, maxDuration) * float64(time.Millisecond)))

@@ -26,12 +26,17 @@ const Overdue = time.Hour
 // synced: after a power failure the agent has lost the call too.
 //
 // Without a directory nothing can be kept, and nothing is found.
-type Pending struct{ Dir string }
+type Pending struct {
+	Dir string
+	// Parse reads an event's text again; nil is for text that nothing was done to
+	// but what a policy does.
+	Parse func(text, notes []byte) (entry.Event, error)
+}
 
 // Begun is a tool call that was begun.
 type Begun struct {
-	At   time.Time // when the hook that began it ran
-	Hook *Hook
+	At    time.Time   // when the hook that began it ran
+	Event entry.Event // what it says, as the policy leaves it
 
 	key  string
 	file string
@@ -39,24 +44,34 @@ type Begun struct {
 
 const (
 	pendingSuffix = ".pending"
-	pendingFormat = 1
+	pendingFormat = 2
 )
 
-// pendingHead is the first line of a file; the hook's text follows.
+// pendingHead is the first line of a file; the event's text follows.
 type pendingHead struct {
-	Format int       `json:"format"`
-	At     time.Time `json:"at"`
+	Format  int             `json:"format"`
+	At      time.Time       `json:"at"`
+	Omitted []string        `json:"omitted,omitempty"` // the event's members that were left out
+	Policy  json.RawMessage `json:"policy,omitempty"`  // what a policy did to the event
 }
 
-// Put keeps what h begins.
-func (p Pending) Put(h *Hook, at time.Time) error {
+// Put keeps what h begins, as the policy leaves it: text gives that for its event.
+func (p Pending) Put(h *Hook, at time.Time, text func(*entry.Event) (text, notes []byte, err error)) error {
 	if p.Dir == "" {
 		return errors.New("there is no place to keep it")
 	}
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return err
 	}
-	head, err := json.Marshal(pendingHead{pendingFormat, at.Round(0)})
+	ev := h.Event(at, nil)
+	if err := entry.KeepFact(&ev, &entry.Stamp{TraceID: "none", EventID: "none", RecordedAt: at}, nil); err != nil {
+		return err
+	}
+	body, notes, err := text(&ev)
+	if err != nil {
+		return err
+	}
+	head, err := json.Marshal(pendingHead{pendingFormat, at.Round(0), ev.Omitted(), notes})
 	if err != nil {
 		return err
 	}
@@ -64,7 +79,7 @@ func (p Pending) Put(h *Hook, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(append(head, '\n'), h.text...))
+	_, err = f.Write(append(append(head, '\n'), body...))
 	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), p.file(h))
@@ -120,7 +135,7 @@ func (p Pending) Unanswered(now time.Time, session string) iter.Seq[*Begun] {
 			}
 			if err != nil {
 				// Cut short by a crash: that there was a call is all that is known.
-				b = &Begun{At: fi.ModTime(), Hook: &Hook{Name: preToolUse}, file: name, key: strings.TrimSuffix(f.Name(), pendingSuffix)}
+				b = &Begun{At: fi.ModTime(), Event: (&Hook{Name: preToolUse}).Event(fi.ModTime(), nil), file: name, key: strings.TrimSuffix(f.Name(), pendingSuffix)}
 			}
 			if !yield(b) {
 				return
@@ -132,13 +147,10 @@ func (p Pending) Unanswered(now time.Time, session string) iter.Seq[*Begun] {
 // Unknown is a call that was never answered. Its idempotency key is the call's,
 // so that two processes that find it record it once.
 func (b *Begun) Unknown() entry.Event {
-	ev := b.Hook.Event(b.At, nil)
+	ev := b.Event
 	ev.Success, ev.Outcome = new(false), "unknown"
 	ev.IdempotencyKey = "claude-code:unknown:" + b.key
 	ev.TraceID = cmp.Or(ev.TraceID, b.key)
-	if b.Hook.members == nil {
-		ev.Inputs = entry.Object{}
-	}
 	return ev
 }
 
@@ -178,7 +190,7 @@ func (p Pending) read(name string) (*Begun, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := parsePending(data)
+	b, err := p.parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -187,11 +199,26 @@ func (p Pending) read(name string) (*Begun, error) {
 }
 
 // parsePending reads a file.
-func parsePending(data []byte) (*Begun, error) {
+func (p Pending) parse(data []byte) (*Begun, error) {
 	line, text, ok := bytes.Cut(data, []byte("\n"))
 	var head pendingHead
 	if !ok || json.Unmarshal(line, &head) != nil || head.Format != pendingFormat {
 		return nil, errors.New("not a call that waits")
 	}
-	return &Begun{At: head.At, Hook: Parse(text)}, nil
+	read := p.Parse
+	if read == nil {
+		read = parseEvent
+	}
+	ev, err := read(text, head.Policy)
+	if err != nil {
+		return nil, errors.New("not a call that waits")
+	}
+	ev.NoteOmitted(head.Omitted...)
+	return &Begun{At: head.At, Event: ev}, nil
+}
+
+func parseEvent(text, notes []byte) (entry.Event, error) {
+	ev, err := entry.ParseEvent(text)
+	ev.NotePolicy(notes)
+	return ev, err
 }

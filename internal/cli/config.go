@@ -14,6 +14,7 @@ import (
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -126,8 +127,12 @@ func (a *app) checkConfig(flags *pflag.FlagSet, args []string) (*configCheck, er
 		if err != nil {
 			return nil, err
 		}
-		values, wrong := scanConfig(data)
-		c.Problems = append(append(c.Problems, wrong...), checkValues(values)...)
+		scan := scanConfig(data)
+		values := scan.values
+		c.Problems = append(append(c.Problems, scan.wrong...), checkValues(values)...)
+		for _, why := range unbuilt(scan.policy) {
+			c.Problems = append(c.Problems, configProblem{Key: "policy", Problem: why})
+		}
 		slices.SortStableFunc(c.Problems, func(a, b configProblem) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
@@ -151,6 +156,20 @@ func (a *app) checkConfig(flags *pflag.FlagSet, args []string) (*configCheck, er
 		c.Settings = append(c.Settings, e)
 	}
 	return c, nil
+}
+
+// unbuilt is what a policy asks for and no trail of this version can.
+func unbuilt(p *policy.Policy) (why []string) {
+	if p == nil {
+		return nil
+	}
+	if p.Seals() {
+		why = append(why, "a rule seals (profiles gdpr and hipaa do), which this version can't; policy test shows what it would do")
+	}
+	if p.Pseudonymises() {
+		why = append(why, "a rule pseudonymises, which this version can't; hash is there")
+	}
+	return why
 }
 
 // shown is a setting as config check shows it.

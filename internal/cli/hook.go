@@ -135,13 +135,18 @@ func (a *app) recordHook(ctx context.Context, cmd *cobra.Command, now time.Time)
 		return audit.Capture(ctx, a.settings.log, &opts, ev)
 	}
 	pending := a.pendingCalls()
+	appendPending := func(ev *entry.Event) (text, notes []byte, err error) {
+		opts := a.settings.options()
+		opts.StateDir = a.stateDir
+		return audit.AppendPending(nil, a.settings.log, &opts, ev)
+	}
 
 	var errs []error
 	if h.EndsSession() { // its calls come before its end
 		errs = append(errs, a.tellUnanswered(ctx, pending, now, h.SessionID, capture))
 	}
 	if h.Begins() {
-		if err := pending.Put(h, now); err != nil {
+		if err := pending.Put(h, now, appendPending); err != nil {
 			errs = append(errs, fmt.Errorf("keep the call until it is answered: %w", err), capture(claudecode.BeginOnly(h, now)))
 		}
 	} else {
@@ -185,7 +190,11 @@ func (a *app) pendingCalls() claudecode.Pending {
 		state = pin.DefaultDir()
 	}
 	if log, err := filepath.Abs(a.settings.log); state != "" && err == nil {
-		return claudecode.Pending{Dir: pin.Below(state, "pending", log)}
+		return claudecode.Pending{Dir: pin.Below(state, "pending", log), Parse: func(text, notes []byte) (entry.Event, error) {
+			opts := a.settings.options()
+			opts.StateDir = a.stateDir
+			return audit.ParsePending(a.settings.log, &opts, text, notes)
+		}}
 	}
 	return claudecode.Pending{}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 // settings are what may also stand in the environment or in the configuration
@@ -34,6 +35,9 @@ type settings struct {
 	appendOnly   *choice
 	anyFS        bool
 	keyFile      string
+	policy       *policy.Policy // of the file; nil where it says nothing of one
+	policyPlaces *policyScan
+	anyPolicy    bool // also one that no trail can have yet
 }
 
 func newSettings() settings {
@@ -63,7 +67,7 @@ func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
 	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
-	f.StringVar(&s.config, "config", "", "configuration file, YAML (section trail)")
+	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail and policy)")
 }
 
 // addWriter adds what matters only to commands that write.
@@ -98,6 +102,7 @@ func (s *settings) options() audit.Options {
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
 		KeyFile: s.keyFile,
+		Policy:  s.policy,
 	}
 }
 
@@ -135,10 +140,15 @@ func (s *settings) resolve(flags *pflag.FlagSet, warn func(error)) error {
 	if s.config == "" {
 		return nil
 	}
-	values, err := readConfig(s.config)
+	scan, err := readConfig(s.config)
 	if err != nil {
 		return err
 	}
+	values := scan.values
+	if why := unbuilt(scan.policy); len(why) > 0 && !s.anyPolicy {
+		return configError("config %s: policy: %s", s.config, why[0])
+	}
+	s.policy, s.policyPlaces = scan.policy, scan.places
 	if wrong := checkValues(values); len(wrong) > 0 {
 		return configError("config %s: %w", s.config, wrong[0])
 	}
@@ -232,16 +242,16 @@ func configError(format string, args ...any) error {
 // maxConfig is far above any configuration, and bounds what a wrong path costs.
 const maxConfig = 1 << 20
 
-func readConfig(name string) ([]configValue, error) {
+func readConfig(name string) (*configScan, error) {
 	data, err := loadConfig(name)
 	if err != nil {
 		return nil, err
 	}
-	values, err := parseConfig(data)
-	if err != nil {
-		return nil, configError("config %s: %w", name, err)
+	scan := scanConfig(data)
+	if len(scan.wrong) > 0 {
+		return nil, configError("config %s: %w", name, scan.wrong[0])
 	}
-	return values, nil
+	return scan, nil
 }
 
 func loadConfig(name string) ([]byte, error) {
@@ -262,28 +272,19 @@ func loadConfig(name string) ([]byte, error) {
 	return data, nil
 }
 
-// parseConfig reads the YAML of a configuration file. Anything that it does
-// not know is an error that names the line.
-func parseConfig(data []byte) ([]configValue, error) {
-	values, wrong := scanConfig(data)
-	if len(wrong) > 0 {
-		return nil, wrong[0]
-	}
-	return values, nil
-}
-
 // scanConfig reads the YAML of a configuration file: the values in the order in
 // which they stand there, and all that is wrong, in its order.
-func scanConfig(data []byte) ([]configValue, []configProblem) {
+func scanConfig(data []byte) *configScan {
+	s := &configScan{}
 	var doc yaml.Node
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
 	if err := decoder.Decode(&doc); err != nil {
 		if strings.TrimSpace(string(data)) == "" || err.Error() == "EOF" {
-			return nil, nil
+			return s
 		}
-		return nil, []configProblem{syntaxProblem(err)}
+		s.wrong = []configProblem{syntaxProblem(err)}
+		return s
 	}
-	s := &configScan{}
 	var more yaml.Node
 	if err := decoder.Decode(&more); err == nil {
 		s.wrong = append(s.wrong, configProblem{Problem: "more than one document"})
@@ -291,7 +292,7 @@ func scanConfig(data []byte) ([]configValue, []configProblem) {
 	if len(doc.Content) == 1 && doc.Content[0].Tag != "!!null" {
 		s.members(doc.Content[0], s.section)
 	}
-	return s.values, s.wrong
+	return s
 }
 
 // syntaxProblem takes the line out of the YAML parser's message, which holds
@@ -311,6 +312,8 @@ func syntaxProblem(err error) configProblem {
 // configScan goes through a configuration file.
 type configScan struct {
 	values []configValue
+	policy *policy.Policy // nil where the file says nothing of one
+	places *policyScan
 	wrong  []configProblem
 }
 
@@ -320,8 +323,10 @@ func (s *configScan) fail(at *yaml.Node, format string, args ...any) {
 
 func (s *configScan) section(key string, at, section *yaml.Node) {
 	switch {
+	case key == "policy":
+		s.readPolicy(at, section)
 	case key != "trail":
-		s.fail(at, "unknown section %q; there is trail", key)
+		s.fail(at, "unknown section %q; there are trail and policy", key)
 	case section.Tag != "!!null":
 		s.members(section, s.setting)
 	}

@@ -34,7 +34,7 @@ func TestConfigFile(t *testing.T) {
 		{"trail: {log: a, log: b}", `line 1: "log" stands here a second time`},
 		{"trail:\n\tlog: a\n", "line 2"},
 	} {
-		values, err := parseConfig([]byte(tc.in))
+		values, err := parsed([]byte(tc.in))
 		var got []string
 		for _, v := range values {
 			got = append(got, v.flag+"="+v.value)
@@ -55,15 +55,15 @@ func FuzzConfig(f *testing.F) {
 	f.Add("a: &a [*a]")
 	f.Add("\x00\xff")
 	f.Fuzz(func(t *testing.T, s string) {
-		values, err := parseConfig([]byte(s))
+		values, err := parsed([]byte(s))
 		if err != nil && values != nil {
 			t.Fatal("values beside an error")
 		}
-		again, errAgain := parseConfig([]byte(s))
+		again, errAgain := parsed([]byte(s))
 		if !reflect.DeepEqual(values, again) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
 			t.Fatal("not the same twice")
 		}
-		_, wrong := scanConfig([]byte(s))
+		wrong := scanConfig([]byte(s)).wrong
 		for _, p := range wrong {
 			if p.Problem == "" || p.Line < 0 || p.Column > 0 && p.Line == 0 {
 				t.Fatalf("%+v is no problem", p)
@@ -102,4 +102,12 @@ func TestUnknownEnvironmentIsNamed(t *testing.T) {
 	if want := []string{"KAIZEN_AUDIT_A", "KAIZEN_AUDIT_Z"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+}
+
+func parsed(data []byte) ([]configValue, error) {
+	scan := scanConfig(data)
+	if len(scan.wrong) > 0 {
+		return nil, scan.wrong[0]
+	}
+	return scan.values, nil
 }

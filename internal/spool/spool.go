@@ -56,6 +56,7 @@ type Item struct {
 
 	Event   json.RawMessage `json:"event,omitempty"`   // as ParseEvent reads it
 	Omitted []string        `json:"omitted,omitempty"` // its members that were left out
+	Policy  json.RawMessage `json:"policy,omitempty"`  // what a policy did to it
 	PID     int             `json:"pid,omitempty"`     // who says to have made it
 
 	File  string `json:"-"` // where it is

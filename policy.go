@@ -1,0 +1,319 @@
+package audit
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
+	"github.com/kaizen-audit/kaizen-audit/policy"
+)
+
+// detectors are what the trail's own entries about readings pass.
+var detectors = policy.Default()
+
+// policyFile is X.trail/policy: the policy that was last set.
+type policyFile struct {
+	Format int           `json:"format"`
+	Digest string        `json:"digest"`
+	Config policy.Config `json:"config"`
+}
+
+// storedPolicy reads the policy that was last set for a trail, nil if none was.
+func storedPolicy(fsys durable.FS, dir string) (*policy.Policy, error) {
+	data, err := durable.ReadFile(fsys, filepath.Join(dir, "policy"), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var f policyFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, errors.New("policy: not the JSON that is expected")
+	}
+	if f.Format != formatVersion {
+		return nil, fmt.Errorf("policy: format %d, this program knows %d", f.Format, formatVersion)
+	}
+	p, err := policy.New(f.Config)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if p.Digest() != f.Digest {
+		return nil, errors.New("policy: it has members that this program does not know, or was changed")
+	}
+	return p, nil
+}
+
+// loadPolicy finds the policy in force, and records one that is new.
+func (t *Trail) loadPolicy(ctx context.Context) error {
+	stored, err := storedPolicy(t.opts.fs, t.dir)
+	given := t.opts.Policy
+	if err != nil && given == nil {
+		return advice.For(err, "give the policy that is meant: Options.Policy, or section policy of the configuration file")
+	}
+	was := stored
+	if was == nil {
+		was = policy.Default()
+	}
+	if given == nil {
+		given = was
+	}
+	t.rules.Store(given)
+	if given.Digest() == was.Digest() && err == nil {
+		return nil
+	}
+	outputs := map[string]any{"digest": given.Digest(), "policy": given.Config()}
+	if err == nil {
+		outputs["was"] = was.Digest()
+	}
+	err = t.recordOwn(ctx, ownEntry{eventType: "AUDIT_POLICY", action: "redaction_set", signed: true, outputs: outputs})
+	if err == nil {
+		err = t.journal.Flush(ctx)
+	}
+	if err != nil {
+		return explainFull(explainJournal(err))
+	}
+	// A crash before this line: the next opening records it again.
+	data, err := json.Marshal(policyFile{formatVersion, given.Digest(), given.Config()})
+	if err != nil {
+		return err
+	}
+	return explainFull(durable.WriteFile(t.opts.fs, filepath.Join(t.dir, "policy"), append(data, '\n'), 0o600))
+}
+
+// policy is the policy in force. Who does not hold the trail takes its own for
+// what waits in files; the holder's comes on top.
+func (t *Trail) policy() *policy.Policy {
+	if p := t.rules.Load(); p != nil {
+		return p
+	}
+	p := policyFor(&t.opts, t.opts.fs, t.dir)
+	t.rules.Store(p)
+	return p
+}
+
+// StoredPolicy is the policy that was last set for the trail at path, else
+// policy.Default(): what Options.Policy nil means there.
+func StoredPolicy(path string) (*policy.Policy, error) {
+	_, dir, err := paths(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := storedPolicy(durable.OS, dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if p == nil {
+		p = policy.Default()
+	}
+	return p, nil
+}
+
+func (c *capture) policy() *policy.Policy { return policyFor(&c.opts, durable.OS, c.dir) }
+
+// policyFor is the policy of a process that may not be able to read the trail's.
+func policyFor(o *Options, fsys durable.FS, dir string) *policy.Policy {
+	if o.Policy != nil {
+		return o.Policy
+	}
+	if p, err := storedPolicy(fsys, dir); err == nil && p != nil {
+		return p
+	}
+	return policy.Default()
+}
+
+// Policy is the policy that the trail is recorded with: Options.Policy, else the
+// one that was last set.
+func (t *Trail) Policy() *policy.Policy { return t.policy() }
+
+// AppendPending appends an event as JSON text, as the policy leaves it and sealed
+// where the trail seals, for whoever has to keep it in a file before it is
+// recorded; ParsePending reads text and notes again. What the policy refuses is left
+// out. It is ErrNoKey where the trail seals and there is no key.
+func (t *Trail) AppendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
+	text, notes, err = t.policy().AppendEvent(dst, ev, t.run(true))
+	if err != nil || !t.Encrypts() {
+		return text, notes, err
+	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil {
+		return sealPending(text[len(dst):], notes, t.id.Origin, enc.store)
+	}
+	return dst, nil, ErrNoKey
+}
+
+// ParsePending reads what AppendPending gave. Besides what is wrong with the text
+// the error is ErrNoKey or ErrSealed.
+func (t *Trail) ParsePending(text, notes []byte) (Event, error) {
+	text, notes, err := openPending(text, notes, t.opened)
+	if err != nil {
+		return Event{}, err
+	}
+	return parsePending(text, notes)
+}
+
+// AppendPending is Trail.AppendPending for who does not open the trail at path.
+func AppendPending(dst []byte, path string, opts *Options, ev *Event) (text, notes []byte, err error) {
+	c, err := newCapture(path, opts)
+	if err != nil {
+		return dst, nil, err
+	}
+	return c.appendPending(dst, ev)
+}
+
+// ParsePending is Trail.ParsePending for who does not open the trail at path.
+func ParsePending(path string, opts *Options, text, notes []byte) (Event, error) {
+	c, err := newCapture(path, opts)
+	if err != nil {
+		return Event{}, err
+	}
+	text, notes, err = openPending(text, notes, func(stored []byte) ([]byte, error) {
+		origin, store, err := c.keys()
+		if err != nil {
+			return nil, err
+		}
+		defer store.Close()
+		v, err := sealed.NewOpener(origin, store, c.opts.MaxLine+maxSealedList).Open(stored)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+		}
+		return v.Line, nil
+	})
+	if err != nil {
+		return Event{}, err
+	}
+	return parsePending(text, notes)
+}
+
+func parsePending(text, notes []byte) (Event, error) {
+	ev, err := entry.ParseEvent(text)
+	if err == nil {
+		ev.NotePolicy(notes)
+	}
+	return ev, err
+}
+
+func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
+	p, run := c.policy(), policy.Run{KeepFact: true}
+	seals, err := sealsHere(c.opts.fs, c.dir)
+	if err != nil {
+		return dst, nil, err
+	}
+	if !seals {
+		if p.NeedsTokens() {
+			run.Tokens = tokensOf(c.opts.fs, c.dir)
+		}
+		return p.AppendEvent(dst, ev, run)
+	}
+	origin, store, err := c.keys()
+	if err != nil {
+		return dst, nil, err
+	}
+	defer store.Close()
+	if p.NeedsTokens() {
+		mac, err := store.MAC(context.Background())
+		if err != nil {
+			return dst, nil, explainKey(err)
+		}
+		tokens := newTokens(mac)
+		run.Tokens = &tokens
+	}
+	if text, notes, err = p.AppendEvent(nil, ev, run); err != nil {
+		return dst, nil, err
+	}
+	return sealPending(text, notes, origin, store)
+}
+
+// run is how the policy is applied here.
+func (t *Trail) run(keep bool) policy.Run {
+	r := policy.Run{KeepFact: keep}
+	switch {
+	case !t.policy().NeedsTokens():
+	case t.holds():
+		r.Tokens = &t.keys.tokens
+	case t.Encrypts():
+		if enc := t.enc.Load(); enc != nil && enc.store != nil {
+			if mac, err := enc.store.MAC(context.Background()); err == nil {
+				tokens := newTokens(mac)
+				r.Tokens = &tokens
+			}
+		}
+	default:
+		r.Tokens = tokensOf(t.opts.fs, t.dir)
+	}
+	return r
+}
+
+// leftKeys are the events with what the policy leaves of their idempotency keys.
+func (t *Trail) leftKeys(events []Event) []Event {
+	out := events
+	for i := range events {
+		key := events[i].IdempotencyKey
+		if left := t.policy().Key(key); left != key {
+			if &out[0] == &events[0] {
+				out = append([]Event(nil), events...)
+			}
+			out[i].IdempotencyKey = left
+		}
+	}
+	return out
+}
+
+// tokens makes what stands for values: keyed hashes under a key that is derived
+// from keys/mac.key (docs/format.md §1.2).
+type tokens [sha256.Size]byte
+
+func tokensOf(fsys durable.FS, dir string) policy.Tokens {
+	key, err := durable.ReadFile(fsys, filepath.Join(dir, "keys", "mac.key"), macKeyBytes)
+	if err != nil || len(key) != macKeyBytes {
+		return nil
+	}
+	t := newTokens(key)
+	return &t
+}
+
+func newTokens(key []byte) (t tokens) {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte("kaizen-audit tokens 1"))
+	m.Sum(t[:0])
+	return t
+}
+
+const tokenPrefix = "hmac:"
+
+// Token is "hmac:" and the base64url of 24 bytes: 16 of HMAC-SHA-256 over a zero
+// byte and the value, 8 of HMAC-SHA-256 over a byte 1 and those.
+func (t *tokens) Token(value string, remember bool) (string, error) {
+	if remember {
+		return "", fmt.Errorf("pseudonymise: %w", ErrNotBuilt)
+	}
+	b := t.sum(make([]byte, 0, 64), 0, value)[:16]
+	b = t.sum(b, 1, string(b))[:24]
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+func (t *tokens) sum(dst []byte, kind byte, value string) []byte {
+	m := hmac.New(sha256.New, t[:])
+	m.Write(append([]byte{kind}, value...))
+	return m.Sum(dst)
+}
+
+// IsToken tells whether Token made it: nobody without the key can.
+func (t *tokens) IsToken(text string) bool {
+	rest, ok := strings.CutPrefix(text, tokenPrefix)
+	if !ok || len(rest) != 32 {
+		return false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(rest)
+	return err == nil && hmac.Equal(b[16:], t.sum(nil, 1, string(b[:16]))[:8])
+}
