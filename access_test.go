@@ -48,7 +48,7 @@ func TestAccessesAreTheDocumentedEntries(t *testing.T) {
 
 func want(t *testing.T, trail *Trail, r Receipt, parts ...string) {
 	t.Helper()
-	e, err := trail.entryAt(t.Context(), r.Index)
+	e, _, err := trail.entryAt(t.Context(), r.Index)
 	if err != nil {
 		t.Fatal(err)
 	}

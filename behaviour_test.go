@@ -109,7 +109,7 @@ func TestRecordBatch(t *testing.T) {
 		if want == "" {
 			continue
 		}
-		e, err := trail.entryAt(context.Background(), receipts[i].Index)
+		e, _, err := trail.entryAt(context.Background(), receipts[i].Index)
 		if err != nil || e.Action != want || e.Digest() != receipts[i].Digest {
 			t.Errorf("event %d: %s, %v", i, e.Line(), err)
 		}
@@ -363,7 +363,7 @@ func TestContextBoundsTheWaitOfAKeyedEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := trail.entryAt(context.Background(), r.Index)
+	e, _, err := trail.entryAt(context.Background(), r.Index)
 	if err != nil || e.EventID != r.EventID || !bytes.Contains(e.Line(), []byte(`"inputs":{"n":1}`)) {
 		t.Errorf("%s, %v", e.Line(), err)
 	}
@@ -679,7 +679,7 @@ func TestLongEntries(t *testing.T) {
 		if _, err := trail.Rotate(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		e, err := trail.entryAt(context.Background(), r.Index)
+		e, _, err := trail.entryAt(context.Background(), r.Index)
 		if err != nil || e.Digest() != r.Digest {
 			t.Errorf("%v", err)
 		}
@@ -767,7 +767,7 @@ func TestClockSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := trail.entryAt(context.Background(), r.Index)
+		e, _, err := trail.entryAt(context.Background(), r.Index)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
@@ -151,6 +152,15 @@ func (t *Trail) mac() func([]byte) []byte {
 	if known := t.macKey.Load(); known != nil {
 		return *known
 	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil { // the key is wrapped
+		key, err := enc.store.MAC(context.Background())
+		if err != nil {
+			return nil
+		}
+		mac := macUnder(key)
+		t.macKey.Store(&mac)
+		return mac
+	}
 	mac := macWith(t.dir)
 	if mac != nil {
 		t.macKey.Store(&mac)
@@ -270,9 +280,12 @@ func (t *Trail) spoolWaits() bool {
 
 // put spools the event: why is what became of recording it.
 func (c *capture) put(ev Event, why error) error {
+	errs := []error{why}
 	text, notes, err := c.appendPending(nil, &ev)
 	if err != nil {
-		return err
+		// Nothing of a trail that seals waits in clear: without its key the event
+		// is lost, and counted.
+		errs = append(errs, err)
 	}
 	now := c.opts.now()
 	item := spool.Item{
@@ -284,8 +297,10 @@ func (c *capture) put(ev Event, why error) error {
 	} else if _, yes := others(durable.OS, c.dir); yes {
 		dirs = dirs[1:] // this user's next opening delivers it
 	}
-	errs := []error{why}
 	for _, dir := range dirs {
+		if text == nil {
+			break
+		}
 		err := spool.Put(durable.OS, dir, item)
 		if err == nil {
 			c.drainAfter(why)
@@ -299,6 +314,24 @@ func (c *capture) put(ev Event, why error) error {
 		}
 	}
 	return fmt.Errorf("an event is lost: %w", errors.Join(errs...))
+}
+
+// keys opens the keys of a trail that seals.
+func (c *capture) keys() (origin string, store *keys.Store, err error) {
+	data, err := durable.ReadFile(c.opts.fs, filepath.Join(c.dir, "trail.json"), maxSmallFile)
+	if err != nil {
+		return "", nil, err
+	}
+	id, _, err := parseIdentity(data)
+	if err != nil {
+		return "", nil, err
+	}
+	k, err := c.opts.kek(c.stateDir(), id.Origin, false)
+	if err != nil {
+		return "", nil, err
+	}
+	store, err = keys.Open(context.Background(), keys.Options{FS: c.opts.fs, Dir: filepath.Join(c.dir, "keys"), Origin: id.Origin, KEK: k, ReadOnly: true})
+	return id.Origin, store, explainKey(err)
 }
 
 // drainAfter takes the spool in if the process that held the trail has gone
@@ -344,6 +377,10 @@ func macWith(dir string) func([]byte) []byte {
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}
+	return macUnder(key)
+}
+
+func macUnder(key []byte) func([]byte) []byte {
 	return func(value []byte) []byte {
 		mac := hmac.New(sha256.New, key)
 		mac.Write(value)

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -297,14 +298,24 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	if err := durable.MkdirAll(fsys, file("keys"), 0o700); err != nil {
 		return now, err
 	}
-	for _, f := range []struct {
+	files := []struct {
 		name string
 		data []byte
 	}{
 		{"keys/signing.key", []byte(skey + "\n")},
 		{"keys/mac.key", mac},
 		{"trail.json", append(id, '\n')},
-	} {
+	}
+	if t.opts.Encrypt { // the MAC key is wrapped
+		if err := t.createKeys(mac); err != nil {
+			return now, err
+		}
+		if err := t.openKeys(true); err != nil {
+			return now, err
+		}
+		files = slices.Delete(files, 1, 2)
+	}
+	for _, f := range files {
 		if err := durable.WriteFile(fsys, file(f.name), f.data, 0o600); err != nil {
 			return now, err
 		}
@@ -318,6 +329,11 @@ func (t *Trail) createdLine(now time.Time, adopted *Adopted) ([]byte, error) {
 	facts := map[string]any{
 		"format": formatVersion, "origin": t.id.Origin, "profile": t.id.Profile, "vkey": t.id.VKey, "lifecycle_vkey": t.id.LifecycleVKey,
 		"writer": t.writer(),
+	}
+	if t.opts.Encrypt {
+		policy := t.policyNow()
+		policy["version"], policy["locked"] = 0, false
+		facts["policy"] = policy
 	}
 	t.protection(facts)
 	if s := t.opts.successor; s != nil {
@@ -347,9 +363,9 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 	return errors.Join(t.opts.fs.Remove(filepath.Join(t.dir, "creating")), t.opts.fs.SyncDir(t.dir))
 }
 
-func newKeys(skey string, mac []byte) (*keys, error) {
+func newKeys(skey string, mac []byte) (*keyring, error) {
 	s, err := note.NewSigner(skey)
-	return &keys{s, mac, newTokenKey(mac)}, err
+	return &keyring{s, mac, newTokenKey(mac)}, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its
@@ -368,7 +384,8 @@ func (t *Trail) discardUnfinished() error {
 func (t *Trail) discardIdentity() error {
 	fsys := t.opts.fs
 	for _, name := range []string{"checkpoint", "checkpoint.tmp", "checkpoints/1", "checkpoints/1.tmp", "trail.json", "trail.json.tmp",
-		"keys/signing.key", "keys/signing.key.tmp", "keys/mac.key", "keys/mac.key.tmp"} {
+		"keys/signing.key", "keys/signing.key.tmp", "keys/mac.key", "keys/mac.key.tmp",
+		"keys/deks.json", "keys/deks.json.tmp", "keys/subjects.json", "keys/subjects.json.tmp"} {
 		if err := fsys.Remove(filepath.Join(t.dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

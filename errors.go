@@ -50,6 +50,12 @@ var (
 	ErrNoCheckpoint = verify.ErrNoCheckpoint
 	// ErrOtherTrail: the checkpoint given to Verify is another trail's.
 	ErrOtherTrail = verify.ErrOtherTrail
+	// ErrNoKey: the trail is encrypted, and its key is not at hand or another one.
+	// Verify works without.
+	ErrNoKey = errors.New("no encryption key for this trail")
+	// ErrSealed: an entry is sealed and does not open: it was changed, or its key
+	// is gone.
+	ErrSealed = errors.New("the entry does not open")
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

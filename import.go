@@ -73,8 +73,12 @@ func (t *Trail) ImportedKeys(ctx context.Context, prefix string) iter.Seq2[strin
 		for _, part := range view.Parts() {
 			_, err := view.Part(ctx, part, func(index int64, line []byte) error {
 				adopted.See(index, line)
-				if adopted.Has(index) || !bytes.Contains(line, needle) {
+				if adopted.Has(index) {
 					return nil
+				}
+				line, err := t.opened(line)
+				if err != nil || !bytes.Contains(line, needle) {
+					return err
 				}
 				e, err := entry.Parse(line)
 				if err != nil || !e.IsImported() || !strings.HasPrefix(e.IdempotencyKey, prefix) {

@@ -49,7 +49,7 @@ type Info struct {
 	// AnchoredTo is the size of the last checkpoint that this process saw
 	// arrive outside; -1 if it knows of none.
 	AnchoredTo int64 `json:"anchored_to"`
-	// RetentionDays, Encryption and AccessControl as the report says them.
+	// RetentionDays, Encryption (of what is recorded now) and AccessControl.
 	RetentionDays int    `json:"retention_days"`
 	Encryption    string `json:"encryption"`
 	AccessControl string `json:"access_control"`
@@ -78,6 +78,9 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.id.VKey, Profile: t.id.Profile,
 		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
 		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
+	}
+	if t.Encrypts() {
+		i.Encryption = "Enabled"
 	}
 	i.Created, _, _ = entry.ParseTime(t.id.Created)
 	view, err := t.view()

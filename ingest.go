@@ -58,7 +58,7 @@ func (t *Trail) Ingest(ctx context.Context, by string, events []Event) ([]Receip
 
 // omittedMAC tells whoever has the trail's key whether a value that was left out
 // was a certain one, and nobody else.
-func (k *keys) omittedMAC(value []byte) []byte {
+func (k *keyring) omittedMAC(value []byte) []byte {
 	mac := hmac.New(sha256.New, k.mac)
 	mac.Write(value)
 	return mac.Sum(nil)

@@ -25,7 +25,7 @@ var unsigned = []byte(`"signature":""`)
 
 // signLine signs a lifecycle entry: Ed25519 over the line with the member
 // metadata.signature empty (docs/format-lifecycle.md).
-func signLine(line []byte, k *keys) ([]byte, error) {
+func signLine(line []byte, k *keyring) ([]byte, error) {
 	sig, err := k.signer.Sign(line)
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time) ([
 			"max_recorded_at": formatTime(latest),
 		},
 		"gaps": []any{}, "keys": t.id.VKeys,
-		"policy": map[string]any{"profile": t.id.Profile, "retention_days": nil},
+		"policy": t.policyNow(),
 	}}, t.clock.now())
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
 // ManagerOptions are the documented options of the audit trail manager. An
@@ -20,8 +21,11 @@ type ManagerOptions struct {
 	// RetentionDays is how long entries are kept at least; 0 means 2555.
 	// This version removes nothing, so 2555 is all that it accepts.
 	RetentionDays int
-	// EncryptAtRest and EncryptionKey come with sealing: not in this version.
+	// EncryptAtRest is Options.Encrypt: it counts when the trail is made.
 	EncryptAtRest bool
+	// EncryptionKey is the trail's key: 32 bytes as base64, base64url or 64 hex
+	// digits. Empty means that of AUDIT_LOG_ENCRYPTION_KEY, else a key file's
+	// (Options.KeyFile).
 	EncryptionKey string
 	// AccessControl and AllowedRoles come with roles: not in this version.
 	AccessControl bool
@@ -42,7 +46,6 @@ func (o *ManagerOptions) check() error {
 		name string
 		set  bool
 	}{
-		{"EncryptAtRest", o.EncryptAtRest}, {"EncryptionKey", o.EncryptionKey != ""},
 		{"AccessControl", o.AccessControl}, {"AllowedRoles", len(o.AllowedRoles) > 0},
 		{"RotationInterval", o.RotationInterval != ""},
 		{"BackupToS3", o.BackupToS3}, {"S3Bucket", o.S3Bucket != ""},
@@ -72,6 +75,14 @@ func NewAuditTrailManager(opts ManagerOptions) (*AuditTrailManager, error) {
 	path := opts.AuditLogPath
 	if path == "" {
 		path = DefaultPath
+	}
+	opts.Encrypt = opts.Encrypt || opts.EncryptAtRest
+	if opts.EncryptionKey != "" {
+		k, err := kms.Parse(opts.EncryptionKey)
+		if err != nil {
+			return nil, fmt.Errorf("audit trail manager: %w", optionError("EncryptionKey", "%w", err))
+		}
+		opts.KEK = k
 	}
 	t, err := Open(path, &opts.Options)
 	if err != nil {
@@ -166,7 +177,7 @@ func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (
 		if len(b) > 1 {
 			b = append(b, ',')
 		}
-		b = append(append(b, '\n'), e.Line()...)
+		b = append(append(b, '\n'), e.View()...)
 	}
 	err := errors.Join(errs...)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -101,6 +102,18 @@ type Options struct {
 	// (mode 0710) to its socket. It must be Group where that is set; empty means
 	// nobody but the same user and root.
 	SocketGroup string
+	// Encrypt makes a trail that seals: whole lines, and in them every field that
+	// holds a person's data (docs/format-sealing.md). It counts when the trail is
+	// made, and is remembered; on a trail that seals nothing it is an error.
+	Encrypt bool
+	// KEK is the key that wraps the keys of a trail that seals; it is never kept
+	// beside the trail. nil means that of AUDIT_LOG_ENCRYPTION_KEY, else that of
+	// KeyFile.
+	KEK kms.KEK
+	// KeyFile is the file with the KEK (0600; 32 bytes as base64, base64url or hex).
+	// Where a trail is made and the file is not there, it is made. Set, the
+	// environment does not count; empty means kek/ORIGIN.key below StateDir.
+	KeyFile string
 	// Policy says what may be written. nil is the policy that was last set for the
 	// trail, policy.Default() where none was; a policy that is given is the
 	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/identity"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -136,12 +138,29 @@ func policyFor(o *Options, fsys durable.FS, dir string) *policy.Policy {
 // one that was last set.
 func (t *Trail) Policy() *policy.Policy { return t.policy() }
 
-// AppendPending appends an event as JSON text that ParseEvent reads, as the policy
-// leaves it, for whoever has to keep it in a file before it is recorded. notes is
-// what Event.NotePolicy takes when it is read again. What the policy refuses is
-// left out.
+// AppendPending appends an event as JSON text, as the policy leaves it and sealed
+// where the trail seals, for whoever has to keep it in a file before it is
+// recorded; ParsePending reads text and notes again. What the policy refuses is left
+// out. It is ErrNoKey where the trail seals and there is no key.
 func (t *Trail) AppendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
-	return t.policy().AppendEvent(dst, ev, t.run(true))
+	text, notes, err = t.policy().AppendEvent(dst, ev, t.run(true))
+	if err != nil || !t.Encrypts() {
+		return text, notes, err
+	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil {
+		return sealPending(text[len(dst):], notes, t.id.Origin, enc.store)
+	}
+	return dst, nil, ErrNoKey
+}
+
+// ParsePending reads what AppendPending gave. Besides what is wrong with the text
+// the error is ErrNoKey or ErrSealed.
+func (t *Trail) ParsePending(text, notes []byte) (Event, error) {
+	text, notes, err := openPending(text, notes, t.opened)
+	if err != nil {
+		return Event{}, err
+	}
+	return parsePending(text, notes)
 }
 
 // AppendPending is Trail.AppendPending for who does not open the trail at path.
@@ -153,12 +172,66 @@ func AppendPending(dst []byte, path string, opts *Options, ev *Event) (text, not
 	return c.appendPending(dst, ev)
 }
 
+// ParsePending is Trail.ParsePending for who does not open the trail at path.
+func ParsePending(path string, opts *Options, text, notes []byte) (Event, error) {
+	c, err := newCapture(path, opts)
+	if err != nil {
+		return Event{}, err
+	}
+	text, notes, err = openPending(text, notes, func(stored []byte) ([]byte, error) {
+		origin, store, err := c.keys()
+		if err != nil {
+			return nil, err
+		}
+		defer store.Close()
+		v, err := sealed.NewOpener(origin, store, c.opts.MaxLine+maxSealedList).Open(stored)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+		}
+		return v.Line, nil
+	})
+	if err != nil {
+		return Event{}, err
+	}
+	return parsePending(text, notes)
+}
+
+func parsePending(text, notes []byte) (Event, error) {
+	ev, err := entry.ParseEvent(text)
+	if err == nil {
+		ev.NotePolicy(notes)
+	}
+	return ev, err
+}
+
 func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
 	p, run := c.policy(), policy.Run{KeepFact: true}
-	if p.NeedsTokens() {
-		run.Tokens = tokensOf(durable.OS, c.dir)
+	seals, err := sealsHere(c.opts.fs, c.dir)
+	if err != nil {
+		return dst, nil, err
 	}
-	return p.AppendEvent(dst, ev, run)
+	if !seals {
+		if p.NeedsTokens() {
+			run.Tokens = tokensOf(c.opts.fs, c.dir)
+		}
+		return p.AppendEvent(dst, ev, run)
+	}
+	origin, store, err := c.keys()
+	if err != nil {
+		return dst, nil, err
+	}
+	defer store.Close()
+	if p.NeedsTokens() {
+		mac, err := store.MAC(context.Background())
+		if err != nil {
+			return dst, nil, explainKey(err)
+		}
+		run.Tokens = tokensUnder(mac, c.opts.fs, c.dir)
+	}
+	if text, notes, err = p.AppendEvent(nil, ev, run); err != nil {
+		return dst, nil, err
+	}
+	return sealPending(text, notes, origin, store)
 }
 
 // run is how the policy is applied to what waits in a file: here by the trail's
@@ -168,7 +241,15 @@ func (t *Trail) run(keep bool) policy.Run {
 		return t.runHeld(keep)
 	}
 	r := policy.Run{KeepFact: keep}
-	if t.policy().NeedsTokens() {
+	switch {
+	case !t.policy().NeedsTokens():
+	case t.Encrypts():
+		if enc := t.enc.Load(); enc != nil && enc.store != nil {
+			if mac, err := enc.store.MAC(context.Background()); err == nil {
+				r.Tokens = tokensUnder(mac, t.opts.fs, t.dir)
+			}
+		}
+	default:
 		r.Tokens = tokensOf(t.opts.fs, t.dir)
 	}
 	return r
@@ -213,7 +294,11 @@ func tokensOf(fsys durable.FS, dir string) policy.Tokens {
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}
-	t := &tokens{key: newTokenKey(key)}
+	return tokensUnder(key, fsys, dir)
+}
+
+func tokensUnder(mac []byte, fsys durable.FS, dir string) policy.Tokens {
+	t := &tokens{key: newTokenKey(mac)}
 	if data, err := durable.ReadFile(fsys, filepath.Join(dir, "trail.json"), maxSmallFile); err == nil {
 		if id, _, err := parseIdentity(data); err == nil {
 			t.identities = identity.New(fsys, dir, id.Origin)

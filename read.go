@@ -82,6 +82,10 @@ func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entr
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
 		}
+		if err := t.readable(); err != nil {
+			yield(Entry{}, fmt.Errorf("query: %w", err))
+			return
+		}
 		q := t.withPseudonyms(q)
 		if err := t.noteRead(ctx, as, q.Facts()); err != nil {
 			yield(Entry{}, fmt.Errorf("query: %w", err))
@@ -100,7 +104,7 @@ func (t *Trail) scan(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 			return
 		}
 		defer view.Close()
-		for e, err := range query.Run(ctx, view, q, t.opts.Progress) {
+		for e, err := range query.Run(ctx, view, q, t.opened, t.opts.Progress) {
 			if !yield(e, explainGap(err)) {
 				return
 			}
@@ -111,7 +115,7 @@ func (t *Trail) scan(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 // goesOn tells an error after which a query gives what follows.
 func goesOn(err error) bool {
 	_, gap := errors.AsType[*GapError](err)
-	return gap || isBroken(err)
+	return gap || isBroken(err) || errors.Is(err, ErrSealed)
 }
 
 // explainGap says of what is missing that it is damage, unless the system
@@ -246,6 +250,11 @@ func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 	item, encodeErr := spoolItem(o, t.clock.now())
 	if encodeErr != nil {
 		return encodeErr
+	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil {
+		if item.Inputs, err = sealText(item.Inputs, t.id.Origin, enc.store); err != nil {
+			return err
+		}
 	}
 	if spoolErr := spool.Put(t.opts.fs, filepath.Join(t.dir, "spool"), item); spoolErr != nil {
 		return errors.Join(err, spoolErr)

@@ -57,6 +57,7 @@ func (t *Trail) writable(ctx context.Context) error {
 // scratch is where a line is encoded.
 type scratch struct {
 	buf     []byte
+	sealed  []byte // one line, of a trail that seals
 	digests []journal.Digest
 }
 
@@ -98,6 +99,12 @@ func (t *Trail) encode(s *scratch, ev *Event, by handed) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if t.enc.Load() != nil {
+		if s.sealed, err = t.stored(s.sealed[:0], buf[from:]); err != nil {
+			return Receipt{}, err
+		}
+		buf = append(buf[:from], s.sealed...)
+	}
 	d := entry.Digest(buf[from:])
 	s.buf = append(buf, '\n')
 	s.digests = append(s.digests, d)
@@ -107,6 +114,9 @@ func (t *Trail) encode(s *scratch, ev *Event, by handed) (Receipt, error) {
 // append hands lines to the journal and seals when they fill the segment.
 func (t *Trail) append(ctx context.Context, s *scratch) (first int64, err error) {
 	if err := t.signer.admit(ctx); err != nil {
+		return 0, err
+	}
+	if err := t.syncKeys(); err != nil {
 		return 0, err
 	}
 	first, err = t.journal.Append(ctx, s.buf, s.digests)
@@ -419,14 +429,18 @@ func (k *keysInUse) release(keys []idempotency.Hash) {
 // again gives the receipt of the entry at index, which has the event's key, or
 // ErrConflict if it is another event's.
 func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (Receipt, error) {
-	first, err := t.entryAt(ctx, index)
+	first, plain, err := t.entryAt(ctx, index)
 	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
 		if err = t.journal.Flush(ctx); err == nil { // it is still in the queue
-			first, err = t.entryAt(ctx, index)
+			first, plain, err = t.entryAt(ctx, index)
 		}
 	}
 	if err != nil {
 		return Receipt{}, err
+	}
+	receipt := Receipt{Index: index, EventID: first.EventID, Digest: first.Digest(), Durable: t.opts.Durability == Durable}
+	if plain == nil { // something of it was erased, and nobody can tell any more
+		return receipt, nil
 	}
 	again, err := t.policy().AppendLine(nil, ev, &entry.Stamp{
 		EventID: first.EventID, RecordedAt: first.RecordedAt, TraceID: first.TraceID, MaxLine: t.opts.MaxLine,
@@ -435,12 +449,12 @@ func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (R
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if !bytes.Equal(again, first.Line()) {
+	if !bytes.Equal(again, plain) {
 		err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_CONFLICT", action: "idempotency_conflict", failed: true,
 			outputs: map[string]any{"first": index, "event_id": first.EventID}})
 		return Receipt{}, errors.Join(fmt.Errorf("%w: entry %d has it", ErrConflict, index), err)
 	}
-	return Receipt{Index: index, EventID: first.EventID, Digest: first.Digest(), Durable: t.opts.Durability == Durable}, nil
+	return receipt, nil
 }
 
 func objectText(o Object) []byte {
@@ -454,20 +468,26 @@ func objectText(o Object) []byte {
 	return b
 }
 
-// entryAt reads one entry.
-func (t *Trail) entryAt(ctx context.Context, index int64) (Entry, error) {
+// entryAt reads one entry, and its line as it was before anything of it was sealed,
+// nil where that can't be had.
+func (t *Trail) entryAt(ctx context.Context, index int64) (e Entry, plain []byte, err error) {
 	view, err := t.lines()
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, nil, err
 	}
 	defer view.Close()
 	line, err := view.Line(ctx, index)
 	if err != nil {
-		return Entry{}, fmt.Errorf("entry %d: %w", index, explainMissing(err))
+		return Entry{}, nil, fmt.Errorf("entry %d: %w", index, explainMissing(err))
 	}
-	e, err := entry.Parse(line)
+	seen, err := t.viewOf(line)
+	if err != nil {
+		return Entry{}, nil, fmt.Errorf("entry %d: %w", index, err)
+	}
+	e, err = entry.ParseView(seen.Line, line)
 	e.Index = index
-	return e, err
+	plain, _ = seen.Plain()
+	return e, plain, err
 }
 
 // ownEntry is one of the trail's own entries.
@@ -525,6 +545,12 @@ func (t *Trail) recordOwnReceipt(ctx context.Context, o ownEntry) (Receipt, erro
 	now := t.clock.now()
 	o.id = entry.NewEventID(now)
 	line, err := t.ownLine(o, now)
+	if err == nil {
+		line, err = t.stored(nil, line)
+	}
+	if err == nil {
+		err = t.syncKeys()
+	}
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -296,7 +296,10 @@ func (t *Trail) load(clean, fresh bool) error {
 		}
 		t.known = true
 	}
-	if t.keys, err = loadKeys(fsys, t.dir); err != nil {
+	if err = t.loadKeys(); err != nil {
+		if errors.Is(err, ErrNoKey) {
+			return err
+		}
 		err = fmt.Errorf("the trail can be read and verified, but not written: %w", err)
 		if errors.Is(err, fs.ErrPermission) {
 			return err
@@ -316,6 +319,9 @@ func (t *Trail) load(clean, fresh bool) error {
 			return t.refuseDamaged(err.Error())
 		}
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if t.opts.Encrypt && t.enc.Load() == nil {
+		return optionError("Encrypt", "the trail does not seal its lines, and that is chosen when one is made")
 	}
 	t.signer = newSigner(t, store, c)
 	t.journal, err = journal.Open(journal.Options{
@@ -423,8 +429,11 @@ func (t *Trail) replay(c tree.Checkpoint) (replayed, error) {
 	// Tiles that are lost or changed are no reason to refuse: lines can
 	// rebuild them, all of them if need be.
 	r, err := t.replayFrom(tree.NewBuilder(), 0, c)
-	if errors.Is(err, errRoot) {
+	switch {
+	case errors.Is(err, errRoot):
 		return r, t.refuseDamaged("its lines are not what its checkpoint covers")
+	case errors.Is(err, errSealing):
+		return r, t.refuseDamaged(err.Error())
 	}
 	return r, explainSegment(err)
 }
@@ -437,6 +446,9 @@ func explainSegment(err error) error {
 	}
 	return err
 }
+
+// errSealing: keys/ says otherwise than the lines whether those are sealed.
+var errSealing = errors.New("its lines are sealed and keys/deks.json is missing, or the reverse")
 
 var errRoot = errors.New("the lines do not give the checkpoint's root")
 
@@ -452,6 +464,12 @@ func (t *Trail) replayFrom(b *tree.Builder, start int64, c tree.Checkpoint) (rep
 	r.State, err = t.journal.Replay(start, func(index int64, line []byte) error {
 		// A line that was adopted says nothing about this trail's time.
 		adopted.See(index, line)
+		if index == t.journal.First() {
+			if says, seals := saysSealed(line); says && seals != (t.enc.Load() != nil) {
+				mismatch = errSealing
+				return errSealing
+			}
+		}
 		if index >= t.journal.First() && !adopted.Has(index) {
 			if e, err := entry.Parse(line); err == nil {
 				t.clock.seen(e.RecordedAt)
@@ -608,10 +626,14 @@ func (t *Trail) loadKeysSeen() error {
 		}
 		_, err := view.Part(context.Background(), part, func(index int64, line []byte) error {
 			adopted.See(index, line)
-			if index < from || adopted.Has(index) || !bytes.Contains(line, []byte(`"idempotency_key"`)) {
+			if index < from || adopted.Has(index) {
 				return nil
 			}
-			e, err := entry.Parse(line)
+			seen, err := t.opened(line)
+			if err != nil || !bytes.Contains(seen, []byte(`"idempotency_key"`)) {
+				return nil // what can't be opened is a reader's to tell
+			}
+			e, err := entry.Parse(seen)
 			if err != nil || e.IdempotencyKey == "" || e.RecordedAt.Before(since) {
 				return nil
 			}

@@ -132,7 +132,7 @@ func (r *remote) deliverItem(ctx context.Context, item spool.Item) error {
 	if item.Event == nil {
 		return nil // a reading: another user's trail is not read
 	}
-	ev, err := entry.ParseEvent(item.Event)
+	ev, err := r.trail.ParsePending(item.Event, item.Policy)
 	if err != nil {
 		return fmt.Errorf("spool/%s: %w", filepath.Base(item.File), err)
 	}

@@ -55,7 +55,7 @@ func TestSecondOpeningRecordsThroughTheFirst(t *testing.T) {
 			if batch[2].Index != batch[0].Index+1 {
 				t.Errorf("batch: %+v", batch)
 			}
-			e, err := first.entryAt(ctx, r2.Index)
+			e, _, err := first.entryAt(ctx, r2.Index)
 			if err != nil || e.EventID != r2.EventID || e.Digest() != r2.Digest ||
 				e.RecordedBy.Text("principal") != fmt.Sprint("uid:", os.Getuid()) || e.RecordedBy.Text("via") != "socket" {
 				t.Errorf("%s, %v", e.Line(), err)

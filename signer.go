@@ -216,6 +216,7 @@ func (s *signer) run() {
 			return
 		}
 		s.trail.noteSteps()
+		s.trail.noteDEKs()
 		s.trail.checkThere()
 		// An error of these is the journal's, which every Record tells.
 		_ = errors.Join(s.trail.flushRefusals(context.Background()), s.trail.flushLosses(false))

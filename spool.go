@@ -14,6 +14,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
 )
 
@@ -183,13 +184,15 @@ func (t *Trail) takeIn(item spool.Item) error {
 // whose key is another event's, is told by an entry of its own, and has come to
 // its end.
 func (t *Trail) takeInEvent(item spool.Item, by []byte) error {
-	ev, err := entry.ParseEvent(item.Event)
+	ev, err := t.ParsePending(item.Event, item.Policy)
+	if errors.Is(err, ErrNoKey) || errors.Is(err, ErrSealed) {
+		return err
+	}
 	if err != nil {
 		t.refused.add(err)
 		return nil
 	}
 	ev.NoteOmitted(item.Omitted...)
-	ev.NotePolicy(item.Policy)
 	if ev.IdempotencyKey == "" {
 		ev.IdempotencyKey = "spool:" + item.ID
 	}
@@ -206,6 +209,9 @@ func (t *Trail) takeInReading(item spool.Item, by []byte) error {
 		return fmt.Errorf("%s: is not an entry that waits there", name)
 	}
 	at, _, err := entry.ParseTime(item.At)
+	if err == nil && seal.IsLine(item.Inputs) {
+		item.Inputs, err = t.opened(item.Inputs)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

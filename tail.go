@@ -39,6 +39,10 @@ func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2
 			yield(Entry{}, fmt.Errorf("tail: %w", err))
 			return
 		}
+		if err := t.readable(); err != nil {
+			yield(Entry{}, fmt.Errorf("tail: %w", err))
+			return
+		}
 		q := t.withPseudonyms(q)
 		facts := q.Facts()
 		facts["newest"], facts["follow"] = n, follow
@@ -96,7 +100,7 @@ func (t *Trail) follow(ctx context.Context, q Query, n int, yield func(Entry, er
 	}
 	lines := journal.Follow(t.opts.fs, t.path, t.dir, segmentAfterSeal, c.Size)
 	defer lines.Close()
-	match := query.Match(q)
+	match := query.Match(q, t.opened)
 	look := time.NewTicker(followInterval)
 	defer look.Stop()
 	for {

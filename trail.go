@@ -42,14 +42,19 @@ type Trail struct {
 	protected *protected                          // nil for a reader, and on a test's file system
 
 	identitiesOnce sync.Once
-	identityStore  *identity.Store // see identities
+	identityStore  *identity.Store            // see identities
+	enc            atomic.Pointer[encryption] // nil for a writer of a trail that seals nothing
+	dekChanges     struct {
+		mu  sync.Mutex
+		all []dekChange
+	}
 
 	// A writer has these; a reader has none.
 	lock     durable.File
 	lockMade bool // there was no lock file
 	journal  *journal.Journal
 	signer   *signer
-	keys     *keys
+	keys     *keyring
 	idem     *idempotency.Index
 	keyed    keysInUse
 	refused  refusals
@@ -255,7 +260,7 @@ func (t *Trail) openReader() error {
 		return err
 	}
 	t.known = true
-	return nil
+	return t.openKeys(false)
 }
 
 // Path is the path of the open segment, links resolved.
@@ -286,12 +291,12 @@ func (t *Trail) Close() error {
 func (t *Trail) close() error {
 	if t.opts.ReadOnly {
 		close(t.closed)
-		return nil
+		return t.closeKeys()
 	}
 	if r := t.remote.Load(); r != nil {
 		if holds, err := r.close(); !holds {
 			close(t.closed)
-			return err
+			return errors.Join(err, t.closeKeys())
 		}
 	}
 	t.unshare()
@@ -331,7 +336,7 @@ func (t *Trail) closeWriter() error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, t.idem.Close())
+	errs = append(errs, t.idem.Close(), t.closeKeys())
 	sinks := t.signer.close()
 	if err := errors.Join(append(errs, t.lock.Close())...); err != nil {
 		return errors.Join(err, sinks)
@@ -356,6 +361,9 @@ func (t *Trail) release() {
 	}
 	if t.lock != nil {
 		t.lock.Close()
+	}
+	if t.keys != nil {
+		t.closeKeys()
 	}
 	t.lock, t.lockMade, t.journal, t.signer, t.keys, t.idem = nil, false, nil, nil, nil, nil
 }
@@ -528,30 +536,42 @@ func (w writer) String() string {
 
 func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
-// keys are a writer's private keys.
-type keys struct {
+// keyring are a writer's private keys.
+type keyring struct {
 	signer note.Signer
 	mac    []byte
 	tokens tokenKey
 }
 
-func loadKeys(fsys durable.FS, dir string) (*keys, error) {
-	k := &keys{}
-	text, err := durable.ReadFile(fsys, filepath.Join(dir, "keys", "signing.key"), maxSmallFile)
+// loadKeys reads the keys of a writer, and opens those of a trail that seals.
+func (t *Trail) loadKeys() error {
+	fsys := t.opts.fs
+	k := &keyring{}
+	text, err := durable.ReadFile(fsys, filepath.Join(t.dir, "keys", "signing.key"), maxSmallFile)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if k.signer, err = note.NewSigner(strings.TrimSpace(string(text))); err != nil {
-		return nil, errors.New("keys/signing.key: not a signing key")
+		return errors.New("keys/signing.key: not a signing key")
 	}
-	if k.mac, err = durable.ReadFile(fsys, filepath.Join(dir, "keys", "mac.key"), maxSmallFile); err != nil {
-		return nil, err
+	if err := t.openKeys(true); err != nil {
+		return err
+	}
+	if enc := t.enc.Load(); enc != nil {
+		k.mac, err = enc.store.MAC(context.Background())
+		err = explainKey(err)
+	} else {
+		k.mac, err = durable.ReadFile(fsys, filepath.Join(t.dir, "keys", "mac.key"), maxSmallFile)
+	}
+	if err != nil {
+		return err
 	}
 	if len(k.mac) != macKeyBytes {
-		return nil, fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
+		return fmt.Errorf("keys/mac.key: %d bytes, want %d", len(k.mac), macKeyBytes)
 	}
 	k.tokens = newTokenKey(k.mac)
-	return k, nil
+	t.keys = k
+	return nil
 }
 
 const macKeyBytes = 32

@@ -69,7 +69,7 @@ func TestRecordAndQuery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := trail.entryAt(context.Background(), 17)
+	e, _, err := trail.entryAt(context.Background(), 17)
 	if err != nil {
 		t.Fatal(err)
 	}

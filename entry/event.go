@@ -105,15 +105,25 @@ type Entry struct {
 	Purpose        string
 	Policy         Object
 
-	line []byte
+	line   []byte
+	stored []byte // where it is not line
 }
 
 // Line returns the entry's bytes exactly as recorded, without the newline.
 // The caller must not change them.
-func (e Entry) Line() []byte { return e.line }
+func (e Entry) Line() []byte {
+	if e.stored != nil {
+		return e.stored
+	}
+	return e.line
+}
+
+// View returns the line as its reader may see it: Line, and where that is sealed,
+// the line with what could be opened put back. The caller must not change it.
+func (e Entry) View() []byte { return e.line }
 
 // Digest returns the line digest: SHA-256 over Line.
-func (e Entry) Digest() [32]byte { return sha256.Sum256(e.line) }
+func (e Entry) Digest() [32]byte { return sha256.Sum256(e.Line()) }
 
 // IsTrails reports whether the entry claims to be one of the trail's own.
 func (e Entry) IsTrails() bool { return e.AgentID == TrailAgent }
@@ -121,7 +131,7 @@ func (e Entry) IsTrails() bool { return e.AgentID == TrailAgent }
 // IsImported reports whether the entry was recorded elsewhere first.
 func (e Entry) IsImported() bool { return e.RecordedBy.Text("via") == "import" }
 
-// MarshalJSON returns the line, so that an entry is shown as it was recorded.
+// MarshalJSON returns View, so that an entry is shown as it was recorded.
 func (e Entry) MarshalJSON() ([]byte, error) {
 	if e.line == nil {
 		return []byte("null"), nil

@@ -25,6 +25,14 @@ func Parse(line []byte) (Entry, error) {
 	return e, nil
 }
 
+// ParseView is Parse of what a reader sees of a line that is stored otherwise. It
+// keeps both without copying them.
+func ParseView(view, stored []byte) (Entry, error) {
+	e, err := Parse(view)
+	e.stored = stored
+	return e, err
+}
+
 // Times reads a line's timestamp and recorded_at as Parse does, in two thirds
 // of its time.
 func Times(line []byte) (timestamp, recordedAt time.Time, err error) {

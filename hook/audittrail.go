@@ -14,7 +14,6 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
-	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 )
 
@@ -690,7 +689,7 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 	open := map[string]string{} // event types by span
 	since := time.Now()
 	for i, text := range texts {
-		ev, known := abandonedEvent(file, i, text)
+		ev, known := abandonedEvent(file, i, text, h.trail.ParsePending)
 		if events[i] = ev; known {
 			open[ev.SpanID] = ev.EventType
 			if ev.Timestamp.Before(since) {
@@ -714,10 +713,9 @@ func (h *AuditTrailHook) tellAbandoned(file string, texts [][]byte) error {
 
 // abandonedEvent reads what was noted. After a power failure it may be anything:
 // that there was an action is all that is known then.
-func abandonedEvent(file string, slot int, text []byte) (ev audit.Event, known bool) {
+func abandonedEvent(file string, slot int, text []byte, parse func(text, notes []byte) (audit.Event, error)) (ev audit.Event, known bool) {
 	text, notes, _ := bytes.Cut(text, []byte(notesAfter))
-	ev, err := entry.ParseEvent(text)
-	ev.NotePolicy(notes)
+	ev, err := parse(text, notes)
 	if err != nil || ev.SpanID == "" || len(ev.SpanID) > 64 || ev.TraceID == "" {
 		ev = audit.Event{EventType: "HOOK_ACTION", AgentID: agentUnspecified, Action: "unknown"}
 		ev.IdempotencyKey = "hook:unknown:" + file + ":" + strconv.Itoa(slot)

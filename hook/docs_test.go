@@ -113,7 +113,11 @@ func FuzzBegun(f *testing.F) {
 			t.Fatalf("%d slots in %d bytes", len(texts), len(data))
 		}
 		for i, text := range texts {
-			ev, _ := abandonedEvent("0123456789abcdef.begun", i, text)
+			ev, _ := abandonedEvent("0123456789abcdef.begun", i, text, func(text, notes []byte) (audit.Event, error) {
+				ev, err := entry.ParseEvent(text)
+				ev.NotePolicy(notes)
+				return ev, err
+			})
 			ev.Success, ev.Outcome = &no, unknown
 			st := &entry.Stamp{EventID: "01a206d7-e571-79eb-a84a-6a407a3be418", RecordedAt: time.Unix(0, 0), TraceID: "t"}
 			if err := entry.KeepFact(&ev, st, nil); err != nil {

@@ -58,6 +58,7 @@ type recording interface {
 	WritesAtOnce() bool
 	Omit(ev *audit.Event, reason string, members ...string)
 	AppendPending(dst []byte, ev *audit.Event) (text, notes []byte, err error)
+	ParsePending(text, notes []byte) (audit.Event, error)
 	Capture(context.Context, audit.Event) (audit.Receipt, error)
 	RecordFact(context.Context, audit.Event) (audit.Receipt, error)
 	Query(context.Context, audit.Query) iter.Seq2[audit.Entry, error]
@@ -146,6 +147,13 @@ func (l *lateTrail) AppendPending(dst []byte, ev *audit.Event) (text, notes []by
 		return t.AppendPending(dst, ev)
 	}
 	return audit.AppendPending(dst, l.path, &l.opts, ev)
+}
+
+func (l *lateTrail) ParsePending(text, notes []byte) (audit.Event, error) {
+	if t := l.open.Load(); t != nil {
+		return t.ParsePending(text, notes)
+	}
+	return audit.ParsePending(l.path, &l.opts, text, notes)
 }
 
 func (l *lateTrail) Capture(ctx context.Context, ev audit.Event) (audit.Receipt, error) {

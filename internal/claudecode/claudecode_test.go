@@ -235,7 +235,7 @@ func FuzzHook(f *testing.F) {
 func FuzzPending(f *testing.F) {
 	f.Add([]byte("{\"format\":1,\"at\":\"2026-01-02T03:04:05Z\"}\n{\"session_id\":\"s\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if b, err := parsePending(data); err == nil {
+		if b, err := (Pending{}).parse(data); err == nil {
 			line(t, b.Unknown())
 		}
 	})

@@ -26,7 +26,12 @@ const Overdue = time.Hour
 // synced: after a power failure the agent has lost the call too.
 //
 // Without a directory nothing can be kept, and nothing is found.
-type Pending struct{ Dir string }
+type Pending struct {
+	Dir string
+	// Parse reads an event's text again; nil is for text that nothing was done to
+	// but what a policy does.
+	Parse func(text, notes []byte) (entry.Event, error)
+}
 
 // Begun is a tool call that was begun.
 type Begun struct {
@@ -185,7 +190,7 @@ func (p Pending) read(name string) (*Begun, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := parsePending(data)
+	b, err := p.parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -194,17 +199,26 @@ func (p Pending) read(name string) (*Begun, error) {
 }
 
 // parsePending reads a file.
-func parsePending(data []byte) (*Begun, error) {
+func (p Pending) parse(data []byte) (*Begun, error) {
 	line, text, ok := bytes.Cut(data, []byte("\n"))
 	var head pendingHead
 	if !ok || json.Unmarshal(line, &head) != nil || head.Format != pendingFormat {
 		return nil, errors.New("not a call that waits")
 	}
-	ev, err := entry.ParseEvent(text)
+	read := p.Parse
+	if read == nil {
+		read = parseEvent
+	}
+	ev, err := read(text, head.Policy)
 	if err != nil {
 		return nil, errors.New("not a call that waits")
 	}
 	ev.NoteOmitted(head.Omitted...)
-	ev.NotePolicy(head.Policy)
 	return &Begun{At: head.At, Event: ev}, nil
+}
+
+func parseEvent(text, notes []byte) (entry.Event, error) {
+	ev, err := entry.ParseEvent(text)
+	ev.NotePolicy(notes)
+	return ev, err
 }

@@ -274,6 +274,7 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 // library; where that can't be done, it is a warning.
 func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	return audit.Open(a.settings.log, &audit.Options{
+		KeyFile:  a.settings.keyFile,
 		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
 	})
 }

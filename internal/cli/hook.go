@@ -137,6 +137,7 @@ func (a *app) recordHook(ctx context.Context, cmd *cobra.Command, now time.Time)
 	pending := a.pendingCalls()
 	appendPending := func(ev *entry.Event) (text, notes []byte, err error) {
 		opts := a.settings.options()
+		opts.StateDir = a.stateDir
 		return audit.AppendPending(nil, a.settings.log, &opts, ev)
 	}
 
@@ -189,7 +190,11 @@ func (a *app) pendingCalls() claudecode.Pending {
 		state = pin.DefaultDir()
 	}
 	if log, err := filepath.Abs(a.settings.log); state != "" && err == nil {
-		return claudecode.Pending{Dir: pin.Below(state, "pending", log)}
+		return claudecode.Pending{Dir: pin.Below(state, "pending", log), Parse: func(text, notes []byte) (entry.Event, error) {
+			opts := a.settings.options()
+			opts.StateDir = a.stateDir
+			return audit.ParsePending(a.settings.log, &opts, text, notes)
+		}}
 	}
 	return claudecode.Pending{}
 }

@@ -46,7 +46,6 @@ to it first. When it was interrupted, the same command finishes it.`,
   kaizen-audit import --log audit.jsonl /var/log/agents/*.jsonl
   kaizen-audit import --adopt --log audit.jsonl`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a.warnUnencrypted()
 			switch {
 			case adopt && len(args) > 0 && (len(args) > 1 || args[0] != a.settings.log):
 				return usageError{hinted{errors.New("--adopt: the file is the one at the log's path"), "kaizen-audit import --adopt --log " + advice.Quote(args[0])}}
@@ -128,6 +127,7 @@ func (a *app) importFiles(cmd *cobra.Command, files []string, format string) (er
 		return err
 	}
 	defer a.closing(&err, trail)
+	a.warnUnencrypted(trail)
 	maxLine := opts.MaxLine
 	if maxLine == 0 {
 		maxLine = entry.DefaultMaxLine

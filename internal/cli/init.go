@@ -14,6 +14,7 @@ import (
 func (a *app) initCommand() *cobra.Command {
 	var opts audit.InitOptions
 	var origin, user, dataDir string
+	var encrypt bool
 	format := newChoice("table", "json")
 	profile := newChoice("plain", "gdpr", "hipaa", "pci")
 	cmd := &cobra.Command{
@@ -28,12 +29,17 @@ and begins a new one whose entry 0 commits to the old one's origin, size and
 root. --forget-pin accepts that the path has another trail than was seen there
 before.
 
+--encrypt makes a trail whose lines nobody reads without its key, and says where
+the key is: in $AUDIT_LOG_ENCRYPTION_KEY, or in a file that is made outside the
+trail's directory. openssl rand -base64 32 makes a key.
+
 --user makes a trail for a service, as root: the user makes its files in
 --data-dir, which is the user's alone, and the log's path is linked to them. It
 may be run again.`,
 		Example: `  kaizen-audit init
   kaizen-audit init --log audit.jsonl --origin audit.example.org/agents
   kaizen-audit init --log audit.jsonl --successor-of audit.jsonl
+  kaizen-audit init --encrypt --key-file audit.key
   kaizen-audit init --user kaizen-audit`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,7 +51,7 @@ may be run again.`,
 				return usageError{hinted{fmt.Errorf("--profile: %s is not in this version", opts.Profile), "this version has profile plain"}}
 			}
 			opts.Options = a.settings.options()
-			opts.Origin = origin
+			opts.Origin, opts.Encrypt = origin, encrypt
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
 			var info *audit.Info
 			var err error
@@ -73,6 +79,7 @@ may be run again.`,
 		},
 	}
 	f := cmd.Flags()
+	f.BoolVar(&encrypt, "encrypt", false, "seal every line, and in it every field with a person's data")
 	f.Var(profile, "profile", "what is sealed and how long it is kept; this version has plain")
 	f.StringVar(&origin, "origin", "", "the name under which the trail signs, such as audit.example.org/agents (default random)")
 	f.StringVar(&opts.SuccessorOf, "successor-of", "", "the log of a trail that this one follows")

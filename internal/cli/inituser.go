@@ -231,12 +231,15 @@ func (a *app) makeAs(ctx context.Context, who *account, log, dataDir string, opt
 		return err
 	}
 	for _, f := range []struct{ name, value string }{
-		{"origin", opts.Origin}, {"profile", opts.Profile}, {"group", opts.Group}, {"socket-group", opts.SocketGroup}, {"append-only", opts.AppendOnly},
+		{"origin", opts.Origin}, {"profile", opts.Profile}, {"group", opts.Group}, {"socket-group", opts.SocketGroup}, {"append-only", opts.AppendOnly}, {"key-file", opts.KeyFile},
 		{"segment-bytes", flagBytes(a.settings.segmentBytes)}, {"max-line", flagBytes(a.settings.maxLine)},
 	} {
 		if f.value != "" {
 			command = append(command, "--"+f.name+"="+f.value)
 		}
+	}
+	if opts.Encrypt {
+		command = append(command, "--encrypt")
 	}
 	if opts.AnyFileSystem {
 		command = append(command, "--any-file-system")

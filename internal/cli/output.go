@@ -58,18 +58,18 @@ func (a *app) entryWriter(format string) entryWriter {
 		column{title: "OK"}, column{title: "USER", least: 8})}
 }
 
-// lineEntries gives lines exactly as recorded.
+// lineEntries gives lines exactly as recorded, opened where they are sealed.
 type lineEntries struct{ out *bufio.Writer }
 
 func (w lineEntries) Write(e audit.Entry) error {
-	w.out.Write(e.Line())
+	w.out.Write(e.View())
 	return w.out.WriteByte('\n')
 }
 func (w lineEntries) Flush() error { return w.out.Flush() }
 func (w lineEntries) Close() error { return w.out.Flush() }
 
 // jsonEntries gives an array of {"index","digest","entry"}; entry is the line
-// exactly as recorded.
+// exactly as recorded, opened where it is sealed; the digest is the stored line's.
 type jsonEntries struct {
 	out *bufio.Writer
 	n   int
@@ -87,7 +87,7 @@ func (w *jsonEntries) Write(e audit.Entry) error {
 	head = append(head, `,"digest":"`...)
 	head = hex.AppendEncode(head, digest[:])
 	w.out.Write(append(head, `","entry":`...))
-	w.out.Write(e.Line())
+	w.out.Write(e.View())
 	return w.out.WriteByte('}')
 }
 

@@ -15,9 +15,11 @@ import (
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
 func (a *app) recordCommand() *cobra.Command {
+	var encrypt bool
 	cmd := &cobra.Command{
 		Use:   "record",
 		Short: "Record events from standard input",
@@ -30,24 +32,27 @@ Required are event_type, agent_id and action. A line that is refused is named on
 stderr by its number and the reason, the rest goes on, and the exit code is 4.
 On SIGINT or SIGTERM no more is read; what was accepted is acknowledged.
 
-A trail that is not there is made, with profile plain.`,
+A trail that is not there is made, with profile plain; with --encrypt it seals
+every line, as init --encrypt makes it.`,
 		Example: `  echo '{"event_type":"TOOL_USE","agent_id":"qa-agent-001","action":"tool_use:calculator"}' | kaizen-audit record
   kaizen-audit record --log audit.jsonl < events.jsonl > receipts.jsonl
   my-agent | kaizen-audit record --durability written --checkpoint-to /mnt/elsewhere/checkpoints`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			a.warnUnencrypted()
 			opts := a.settings.options()
+			opts.Encrypt = encrypt
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
 			trail, err := audit.Open(a.settings.log, &opts)
 			if err != nil {
 				return err
 			}
 			defer a.closing(&err, trail)
+			a.warnUnencrypted(trail)
 			r := recorder{app: a, trail: trail, out: bufio.NewWriter(a.stdout), maxLine: opts.MaxLine}
 			return r.run(cmd.Context(), a.stdin)
 		},
 	}
+	cmd.Flags().BoolVar(&encrypt, "encrypt", false, "a trail that is made here seals every line; one that is there remembers")
 	a.settings.addDurability(cmd.Flags())
 	complete(cmd, "durability", "durable", "written", "queued")
 	a.settings.addWriter(cmd.Flags())
@@ -56,9 +61,9 @@ A trail that is not there is made, with profile plain.`,
 
 // warnUnencrypted keeps anybody from thinking that what is recorded is
 // encrypted.
-func (a *app) warnUnencrypted() {
-	if os.Getenv("AUDIT_LOG_ENCRYPTION_KEY") != "" {
-		a.warn(errors.New("AUDIT_LOG_ENCRYPTION_KEY is set, and this version does not encrypt: entries are stored in clear"))
+func (a *app) warnUnencrypted(trail *audit.Trail) {
+	if os.Getenv(kms.EnvironmentVariable) != "" && !trail.Encrypts() {
+		a.warn(fmt.Errorf("%s is set, and this trail does not encrypt: entries are stored in clear; that is chosen when a trail is made, with --encrypt", kms.EnvironmentVariable))
 	}
 }
 

@@ -35,6 +35,7 @@ type settings struct {
 	socketGroup  group
 	appendOnly   *choice
 	anyFS        bool
+	keyFile      string
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
 	anyPolicy    bool // also one that no trail can have yet
@@ -56,7 +57,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -66,6 +67,7 @@ func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
 func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
+	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
 	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail and policy)")
 }
 
@@ -100,7 +102,8 @@ func (s *settings) options() audit.Options {
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
-		Policy: s.policy,
+		KeyFile: s.keyFile,
+		Policy:  s.policy,
 	}
 }
 

@@ -46,7 +46,7 @@ func TestNamesAndPseudonyms(t *testing.T) {
 		if facts := q.Facts(); !maps.Equal(facts, tc.facts) {
 			t.Errorf("%s: the reading says %v, want %v", name, facts, tc.facts)
 		}
-		match := Match(q)
+		match := Match(q, nil)
 		var got []string
 		for name, line := range lines {
 			_, ok, err := match(0, []byte(line))

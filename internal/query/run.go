@@ -17,16 +17,19 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 )
 
 // Run gives the entries of a view that a query wants, in its order. The query
 // must have passed Check. A line that is broken is an error with its index, and
 // what is missing between two entries is a journal.GapError where it belongs;
 // what follows is given all the same. progress, if any, is told of the bytes of
-// lines that were read and how many may be to read.
-func Run(ctx context.Context, view *journal.View, q Query, progress func(done, total int64)) iter.Seq2[entry.Entry, error] {
+// lines that were read and how many may be to read. open gives what the reader
+// sees of a line, in memory of its own where that is not the line itself; nil
+// leaves lines as they are.
+func Run(ctx context.Context, view *journal.View, q Query, open Open, progress func(done, total int64)) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
-		s := scan{matcher: compile(&q), view: view, low: 0, high: math.MaxInt64, left: q.Limit, yield: yield, progress: progress}
+		s := scan{matcher: compile(&q, open), view: view, low: 0, high: math.MaxInt64, left: q.Limit, yield: yield, progress: progress}
 		if q.Cursor != "" {
 			at, _ := strconv.ParseInt(q.Cursor, 10, 64)
 			if q.Order == Newest {
@@ -57,11 +60,15 @@ func Run(ctx context.Context, view *journal.View, q Query, progress func(done, t
 	}
 }
 
+// Open gives what the reader sees of a stored line. After an error that wraps
+// sealed.ErrNoKey nothing follows.
+type Open func(stored []byte) (view []byte, err error)
+
 // Match makes ready a query whose lines come one by one, in any number: what it
 // gives says whether the line at an index is wanted. The query must have passed
 // Check; its Limit, Order and Cursor mean nothing here.
-func Match(q Query) func(index int64, line []byte) (e entry.Entry, ok bool, err error) {
-	return compile(&q).try
+func Match(q Query, open Open) func(index int64, line []byte) (e entry.Entry, ok bool, err error) {
+	return compile(&q, open).try
 }
 
 // errEnough ends a scan: the limit is reached, or the caller has stopped.
@@ -136,7 +143,7 @@ func (s *scan) gap(g *journal.GapError) error {
 
 // give gives one result.
 func (s *scan) give(e entry.Entry, err error) error {
-	if !s.yield(e, err) {
+	if !s.yield(e, err) || errors.Is(err, sealed.ErrNoKey) {
 		return errEnough
 	}
 	if err == nil && s.q.Limit > 0 {
@@ -201,6 +208,7 @@ func (s *scan) newest(ctx context.Context, part journal.Part) error {
 // matcher is a query made ready.
 type matcher struct {
 	q        *Query
+	open     Open
 	adopted  lifecycle.Adopted
 	needles  [][][]byte // one of each must be in the line's bytes, unless it has escapes
 	types    map[string]bool
@@ -217,9 +225,9 @@ type matcher struct {
 	text     string // in lower case
 }
 
-func compile(q *Query) *matcher {
+func compile(q *Query, open Open) *matcher {
 	m := &matcher{
-		q: q, agent: newGlob(q.Agent), trace: newGlob(q.Trace), user: newGlob(q.User), subject: newGlob(q.Subject), session: newGlob(q.Session),
+		q: q, open: open, agent: newGlob(q.Agent), trace: newGlob(q.Trace), user: newGlob(q.User), subject: newGlob(q.Subject), session: newGlob(q.Session),
 		action: newGlob(q.Action), outcome: newGlob(q.Outcome), resource: newGlob(q.Resource), purpose: newGlob(q.Purpose),
 		text: strings.ToLower(q.Text),
 	}
@@ -295,16 +303,22 @@ func (m *matcher) mayHave(p journal.Segment, low, high int64) bool {
 
 // try parses a line that may match. The entry has its own copy of the bytes.
 func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err error) {
+	view := line
+	if m.open != nil && !m.adopted.Has(index) {
+		if view, err = m.open(line); err != nil {
+			return entry.Entry{Index: index}, false, fmt.Errorf("entry %d: %w", index, err)
+		}
+	}
 	escapes := false
 	for _, texts := range m.needles {
-		if !slices.ContainsFunc(texts, func(text []byte) bool { return bytes.Contains(line, text) }) {
+		if !slices.ContainsFunc(texts, func(text []byte) bool { return bytes.Contains(view, text) }) {
 			// Others may spell a character by an escape that we do not need.
-			if escapes = escapes || bytes.IndexByte(line, '\\') >= 0; !escapes {
+			if escapes = escapes || bytes.IndexByte(view, '\\') >= 0; !escapes {
 				return e, false, nil
 			}
 		}
 	}
-	e, err = entry.Parse(line)
+	e, err = entry.Parse(view)
 	if err != nil && m.adopted.Has(index) {
 		return e, false, nil // it never was to be an entry
 	}
@@ -316,7 +330,13 @@ func (m *matcher) try(index int64, line []byte) (e entry.Entry, ok bool, err err
 		return e, false, nil
 	}
 	// What matched shares the scan's buffer: give it its own line.
-	if e, err = entry.Parse(bytes.Clone(line)); err != nil {
+	own := bytes.Clone(line)
+	if len(view) > 0 && &view[0] == &line[0] {
+		e, err = entry.Parse(own)
+	} else {
+		e, err = entry.ParseView(view, own)
+	}
+	if err != nil {
 		return entry.Entry{Index: index}, false, err
 	}
 	e.Index = index
@@ -371,7 +391,7 @@ func (m *matcher) match(e *entry.Entry) bool {
 			return false
 		}
 	}
-	return m.text == "" || containsFold(e.Line(), m.text)
+	return m.text == "" || containsFold(e.View(), m.text)
 }
 
 // named tells whether one of the names is asked for, or stands for who is.

@@ -195,6 +195,13 @@ func pack(data []byte) ([]byte, method) {
 	if len(data) < leastDeflated {
 		return data, stored
 	}
+	if len(data) <= deflateLimit {
+		short := deflateShort(make([]byte, 0, len(data)+8), data)
+		if padded(len(short)+1) >= padded(len(data)+1) {
+			return data, stored
+		}
+		return short, deflated
+	}
 	var out bytes.Buffer
 	w := deflaters.Get().(*flate.Writer)
 	defer deflaters.Put(w)

@@ -182,7 +182,7 @@ func appendEntry(dst []byte, e entry.Entry) []byte {
 	dst = append(dst, `,"digest":"`...)
 	dst = hex.AppendEncode(dst, digest[:])
 	dst = append(dst, `","entry":`...)
-	dst = append(dst, e.Line()...)
+	dst = append(dst, e.View()...)
 	return append(dst, "}\n"...)
 }
 

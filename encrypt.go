@@ -1,0 +1,305 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/keys"
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
+	"github.com/kaizen-audit/kaizen-audit/kms"
+)
+
+// encryption is how a trail seals and opens its lines (docs/format-sealing.md).
+type encryption struct {
+	store  *keys.Store
+	sealer *sealed.Sealer // nil for a reader
+	opener *sealed.Opener
+	locked error // why there are no keys: nothing sealed can be read
+	seals  bool  // the trail's files say so
+}
+
+// sealsHere tells from the files whether the trail's lines are sealed. Who may not
+// look into keys/ does not know: a permission error is told.
+func sealsHere(fsys durable.FS, dir string) (bool, error) {
+	_, err := fsys.Stat(filepath.Join(dir, "keys", "deks.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Encrypts tells whether the trail's lines are sealed. Where that can't be told, it
+// says yes.
+func (t *Trail) Encrypts() bool {
+	yes, err := sealsHere(t.opts.fs, t.dir)
+	return yes || err != nil
+}
+
+// kek is the trail's key-encryption key: Options.KEK, else the environment's, else
+// the key file's. Where a trail is made, a key file that is missing is made too,
+// and told.
+func (o *Options) kek(stateDir, origin string, create bool) (kms.KEK, error) {
+	if o.KEK != nil {
+		return o.KEK, nil
+	}
+	if o.KeyFile == "" {
+		k, err := kms.FromEnvironment()
+		if !errors.Is(err, kms.ErrNoKey) {
+			return k, err
+		}
+	}
+	name := o.KeyFile
+	if name == "" {
+		if stateDir == "" {
+			return nil, noKeyAdvice(kms.ErrNoKey)
+		}
+		name = filepath.Join(stateDir, "kek", url.PathEscape(origin)+".key")
+	}
+	k, err := kms.FromFile(name)
+	if !errors.Is(err, kms.ErrNoKey) {
+		return k, err
+	}
+	if !create {
+		return nil, noKeyAdvice(err)
+	}
+	if err := durable.MkdirAll(durable.OS, filepath.Dir(name), 0o700); err != nil {
+		return nil, err
+	}
+	if k, err = kms.CreateFile(name); err != nil {
+		return nil, err
+	}
+	if o.Warn != nil {
+		o.Warn(fmt.Errorf("the trail's encryption key was made in %s: keep a copy of it, apart from the trail; without it nothing can be read", name))
+	}
+	return k, nil
+}
+
+func noKeyAdvice(err error) error {
+	return advice.For(fmt.Errorf("%w: %w", ErrNoKey, err), "set %s, or name the key's file with --key-file (Options.KeyFile)", kms.EnvironmentVariable)
+}
+
+// explainKey gives the errors of keys their public names.
+func explainKey(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrNoKey):
+		return err
+	case errors.Is(err, kms.ErrWrongKey):
+		return advice.For(fmt.Errorf("%w: %w", ErrNoKey, err), "give the key that the trail was made with, or to which it was rotated; verify works without one")
+	case errors.Is(err, keys.ErrDamaged):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+func (t *Trail) keysOptions(k kms.KEK, readOnly bool) keys.Options {
+	return keys.Options{
+		FS: t.opts.fs, Dir: filepath.Join(t.dir, "keys"), Origin: t.id.Origin, KEK: k, ReadOnly: readOnly, Now: t.clock.now,
+	}
+}
+
+// createKeys makes the keys of a trail that seals.
+func (t *Trail) createKeys(mac []byte) error {
+	k, err := t.opts.kek(t.stateDir(), t.id.Origin, true)
+	if err != nil {
+		return err
+	}
+	return keys.Create(context.Background(), t.keysOptions(k, false), mac)
+}
+
+// openKeys opens the keys of a trail that seals. A reader without them is told when
+// it reads something sealed; a writer can't write.
+func (t *Trail) openKeys(write bool) error {
+	seals, err := sealsHere(t.opts.fs, t.dir)
+	limit := t.opts.MaxLine + maxSealedList
+	if write && (err != nil || !seals) {
+		t.enc.Store(nil)
+		return err
+	}
+	var store *keys.Store
+	locked := ErrNoKey // lines may be sealed also where no keys are beside them, in a copy
+	if seals {
+		k, err := t.opts.kek(t.stateDir(), t.id.Origin, false)
+		if err == nil {
+			store, err = keys.Open(context.Background(), t.keysOptions(k, !write))
+		}
+		if locked = explainKey(err); locked != nil && write {
+			return locked
+		}
+	}
+	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit), locked: locked, seals: seals}
+	if write {
+		if enc.sealer, err = sealed.NewSealer(t.id.Origin, sealed.Rules{Lines: true}, store, t.clock.now, t.newDEK); err != nil {
+			return errors.Join(explainKey(err), store.Close())
+		}
+	}
+	t.enc.Store(enc)
+	return nil
+}
+
+// maxSealedList bounds what an opened line may be longer than the longest that can
+// be recorded: by the list of what was sealed in it.
+const maxSealedList = 1 << 20
+
+// stored appends the stored line of a plain one to dst, both without newline.
+func (t *Trail) stored(dst, plain []byte) ([]byte, error) {
+	enc := t.enc.Load()
+	if enc == nil {
+		return append(dst, plain...), nil
+	}
+	dst, err := enc.sealer.Seal(dst, plain)
+	if err != nil {
+		return dst, fmt.Errorf("seal entry: %w", err)
+	}
+	return dst, nil
+}
+
+// syncKeys returns once the keys of the lines that were sealed are durable.
+func (t *Trail) syncKeys() error {
+	enc := t.enc.Load()
+	if enc == nil {
+		return nil
+	}
+	if err := enc.store.Sync(); err != nil {
+		return fmt.Errorf("%w: keys: %w", ErrStopped, err)
+	}
+	return nil
+}
+
+// opened gives what this reader sees of a stored line, for a query.
+func (t *Trail) opened(stored []byte) ([]byte, error) {
+	v, err := t.viewOf(stored)
+	if err != nil {
+		return nil, err
+	}
+	return v.Line, nil
+}
+
+func (t *Trail) viewOf(stored []byte) (sealed.View, error) {
+	enc := t.enc.Load()
+	if enc == nil {
+		return sealed.View{Line: stored}, nil
+	}
+	v, err := enc.opener.Open(stored)
+	switch {
+	case err == nil:
+		return v, nil
+	case errors.Is(err, sealed.ErrNoKey):
+		return v, errors.Join(sealed.ErrNoKey, enc.locked)
+	}
+	return v, fmt.Errorf("%w: %w", ErrSealed, err)
+}
+
+// readable is nil unless nothing of the trail can be read for want of a key.
+func (t *Trail) readable() error {
+	if enc := t.enc.Load(); enc != nil && enc.seals {
+		return enc.locked
+	}
+	return nil
+}
+
+// closeKeys lets go of the keys.
+func (t *Trail) closeKeys() error {
+	if enc := t.enc.Load(); enc != nil && enc.store != nil {
+		return enc.store.Close()
+	}
+	return nil
+}
+
+// policyNow is the policy in force, as lifecycle entries restate it
+// (docs/format-lifecycle.md §7.6).
+func (t *Trail) policyNow() map[string]any {
+	p := map[string]any{"profile": t.id.Profile, "retention_days": nil}
+	if t.enc.Load() != nil {
+		p["encrypt"] = true
+	}
+	return p
+}
+
+// saysSealed tells whether a line that begins a segment says that the trail seals
+// its lines.
+func saysSealed(line []byte) (says, seals bool) {
+	e, err := entry.Parse(line)
+	if err != nil || !e.IsTrails() || e.EventType != "AUDIT_SEAL" && e.EventType != "AUDIT_CREATED" {
+		return false, false
+	}
+	v, _ := e.Outputs.Get("policy")
+	var p struct{ Encrypt bool }
+	if len(v.JSON()) > 0 && json.Unmarshal(v.JSON(), &p) != nil {
+		return false, false
+	}
+	return true, p.Encrypt
+}
+
+// pending is what is sealed of an event that waits: its JSON text, and what the
+// policy did to it.
+type pending struct {
+	Event  json.RawMessage `json:"event"`
+	Policy json.RawMessage `json:"policy,omitempty"`
+}
+
+// sealPending seals an event that is to wait in a file.
+func sealPending(text, notes []byte, origin string, store *keys.Store) (sealedText, noNotes []byte, err error) {
+	line, err := json.Marshal(pending{text, notes})
+	if err == nil {
+		sealedText, err = sealText(line, origin, store)
+	}
+	return sealedText, nil, err
+}
+
+// openPending is the reverse; what is not sealed stays as it is.
+func openPending(text, notes []byte, open func([]byte) ([]byte, error)) (_, _ []byte, err error) {
+	if !seal.IsLine(text) {
+		return text, notes, nil
+	}
+	if text, err = open(text); err != nil {
+		return nil, nil, err
+	}
+	var p pending
+	if err := json.Unmarshal(text, &p); err != nil || p.Event == nil {
+		return nil, nil, fmt.Errorf("%w: it is no event that waits", ErrSealed)
+	}
+	return p.Event, p.Policy, nil
+}
+
+// sealText seals an object that is to wait in a file.
+func sealText(object []byte, origin string, store *keys.Store) ([]byte, error) {
+	id, dek, _, err := store.DEK(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	salt := make([]byte, seal.SaltSize)
+	_, _ = rand.Read(salt) // never fails
+	return seal.SealLine(origin, id, dek, salt, object)
+}
+
+// dekChange is a new key for lines, which replaces another.
+type dekChange struct{ was, id, reason string }
+
+// newDEK is told of a new key for lines, from within the record of an entry.
+func (t *Trail) newDEK(was, id, reason string) {
+	t.dekChanges.mu.Lock()
+	defer t.dekChanges.mu.Unlock()
+	t.dekChanges.all = append(t.dekChanges.all, dekChange{was, id, reason})
+}
+
+// noteDEKs records the keys for lines that came (docs/format-lifecycle.md §7.10).
+func (t *Trail) noteDEKs() {
+	t.dekChanges.mu.Lock()
+	all := t.dekChanges.all
+	t.dekChanges.all = nil
+	t.dekChanges.mu.Unlock()
+	for _, c := range all {
+		_ = t.recordOwn(context.Background(), ownEntry{eventType: "AUDIT_KEY", action: "key_rotated", signed: true,
+			outputs: map[string]any{"kind": "dek", "id": c.id, "was": c.was, "reason": c.reason}})
+	}
+}

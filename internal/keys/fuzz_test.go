@@ -1,0 +1,91 @@
+package keys
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
+	"github.com/kaizen-audit/kaizen-audit/kms"
+)
+
+// FuzzFiles opens a store one of whose files holds anything: it opens or says why
+// not, and is not brought down.
+func FuzzFiles(f *testing.F) {
+	ctx := context.Background()
+	kek, err := kms.NewLocal(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	o := Options{FS: durabletest.NewMem(), Dir: "/keys", Origin: "example.com/log", KEK: kek}
+	if err := o.FS.Mkdir(o.Dir, 0o700); err != nil {
+		f.Fatal(err)
+	}
+	if err := Create(ctx, o, bytes.Repeat([]byte{9}, 32)); err != nil {
+		f.Fatal(err)
+	}
+	s, err := Open(ctx, o)
+	if err != nil {
+		f.Fatal(err)
+	}
+	sub, err := s.Subject(Person, "mia")
+	if err == nil {
+		err = s.Begin(Erasing{EventID: "e", Handles: []string{sub.Handle}})
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	s.Close()
+	names := []string{deksName, subjectsName, pagesName + "/0-1.jsonl", erasingName, macName}
+	files := map[string][]byte{}
+	for i, name := range names {
+		text, err := durable.ReadFile(o.FS, "/keys/"+name, 1<<20)
+		if err != nil {
+			f.Fatal(err)
+		}
+		files[name] = text
+		f.Add(i, text)
+		f.Add(i, []byte(`{"format":2}`))
+		f.Add(i, []byte("{}\n"))
+	}
+	f.Fuzz(func(t *testing.T, which int, text []byte) {
+		o := o
+		o.FS = durabletest.NewMem()
+		for _, dir := range []string{"/keys", "/keys/" + pagesName} {
+			if err := o.FS.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, name := range names {
+			content := files[name]
+			if i == int(uint(which)%uint(len(names))) {
+				content = text
+			}
+			if err := durable.CreateFile(o.FS, "/keys/"+name, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := Open(ctx, o)
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		e, pending, err := s.Pending()
+		if err == nil && pending && len(e.Handles) == 0 {
+			t.Error("an erasure of nobody")
+		}
+		if _, err := s.MAC(ctx); err != nil {
+			return
+		}
+		if _, err := s.Handles(Person, "mia"); err != nil {
+			return
+		}
+		if _, err := s.Subject(Person, "noah"); err != nil {
+			return
+		}
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

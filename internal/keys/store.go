@@ -1,0 +1,334 @@
+package keys
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
+	"github.com/kaizen-audit/kaizen-audit/kms"
+)
+
+// Errors of a store.
+var (
+	// ErrDamaged means that a file here is not what this package writes.
+	ErrDamaged = errors.New("damaged")
+	// ErrNoSubject means that there is no key under a handle: it was destroyed, or
+	// never was.
+	ErrNoSubject = errors.New("no key under this handle")
+	// ErrNoDEK means that there is no DEK of an id.
+	ErrNoDEK = errors.New("no key of this id")
+	// ErrStopped means that a write went wrong before: the store takes no more
+	// until it is opened again.
+	ErrStopped = errors.New("stopped after a failed write")
+	// ErrReadOnly means that the store was opened for reading.
+	ErrReadOnly = errors.New("opened for reading")
+)
+
+// Kind says what a subject is.
+type Kind string
+
+// The kinds of subjects (docs/format-sealing.md §6.6).
+const (
+	Person   Kind = "person"   // its id is a user's
+	Resource Kind = "resource" // its id is a resource's, a patient's say
+	Trace    Kind = "trace"    // text with no declared subject; its id is the trace's
+)
+
+// Options say which store, and how it is opened.
+type Options struct {
+	FS       durable.FS
+	Dir      string // X.trail/keys
+	Origin   string // of the trail
+	KEK      kms.KEK
+	Former   kms.KEK          // the KEK before, until Rewrap has returned; nil: there is none
+	ReadOnly bool             // another process may write
+	Now      func() time.Time // nil: time.Now
+}
+
+// Store is an open store of keys.
+type Store struct {
+	fs       durable.FS
+	dir      string
+	origin   string
+	kek      kms.KEK
+	former   kms.KEK
+	readOnly bool
+	now      func() time.Time
+
+	syncing sync.Mutex // taken before mu, by who syncs the newest page
+
+	mu     sync.Mutex
+	err    error // sticky
+	deks   deksFile
+	dekKey map[string][]byte // those that were unwrapped
+	table  subjectsFile
+	epoch  []byte
+	pages  cache
+	ids    map[subjectID]string // handles of the pages that are held; nil for a reader
+	file   durable.File         // the newest page, of a writer
+	wrote  int64                // records written, and of them synced
+	synced int64
+}
+
+type subjectID struct {
+	kind Kind
+	id   string
+}
+
+// Create makes an empty store with a first DEK, and keeps the trail's MAC key in
+// it. It is durable on return. What a crash in the middle left is made anew: the
+// directory must be that of a trail that is being made.
+func Create(ctx context.Context, o Options, mac []byte) error {
+	s := newStore(o)
+	if err := durable.MkdirAll(s.fs, filepath.Join(s.dir, pagesName), 0o700); err != nil {
+		return fmt.Errorf("create keys: %w", err)
+	}
+	epoch := newKey()
+	wrapped, err := s.wrap(ctx, "epoch", "1", epoch)
+	if err == nil {
+		err = s.replace(subjectsName, subjectsFile{Format: formatVersion, Epoch: 1, Wrap: wrapped, Pages: []pageFile{}})
+	}
+	if err == nil {
+		err = s.putMAC(ctx, mac)
+	}
+	if err == nil {
+		s.deks.Format = formatVersion
+		_, err = s.addDEK(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("create keys: %w", err)
+	}
+	return nil
+}
+
+// Open opens a store. The error is kms.ErrWrongKey where the KEK is not the
+// store's, fs.ErrNotExist where there is none, ErrDamaged.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	s := newStore(o)
+	if err := s.open(ctx); err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	return s, nil
+}
+
+func newStore(o Options) *Store {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Store{fs: o.FS, dir: o.Dir, origin: o.Origin, kek: o.KEK, former: o.Former, readOnly: o.ReadOnly, now: o.Now, dekKey: map[string][]byte{}}
+}
+
+func (s *Store) open(ctx context.Context) error {
+	text, err := s.read(deksName)
+	if err != nil {
+		return err
+	}
+	if s.deks, err = parseDEKs(text); err != nil {
+		return err
+	}
+	if err := s.readTable(ctx); err != nil {
+		return err
+	}
+	if s.readOnly {
+		return nil
+	}
+	if err := s.sweep(); err != nil {
+		return err
+	}
+	s.ids = map[subjectID]string{}
+	for n := max(0, len(s.table.Pages)-recentPages); n < len(s.table.Pages); n++ {
+		if _, err := s.page(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readTable reads subjects.json.
+func (s *Store) readTable(ctx context.Context) error {
+	text, err := s.read(subjectsName)
+	if err != nil {
+		return err
+	}
+	table, err := parseSubjects(text)
+	if err != nil {
+		return err
+	}
+	epoch, err := s.unwrap(ctx, "epoch", fmt.Sprint(table.Epoch), table.Wrap)
+	if err != nil {
+		return err
+	}
+	s.table, s.epoch = table, epoch
+	return nil
+}
+
+// Close lets go of the files. What was not synced may be lost.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = fs.ErrClosed
+	}
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.Close()
+	s.file = nil
+	return err
+}
+
+// writable is nil while the store takes writes.
+func (s *Store) writable() error {
+	if s.readOnly {
+		return ErrReadOnly
+	}
+	return s.err
+}
+
+// stop makes an error stick: what is on disk is not known any more.
+func (s *Store) stop(err error) error {
+	if s.err == nil {
+		s.err = fmt.Errorf("%w: %w", ErrStopped, err)
+	}
+	return err
+}
+
+func (s *Store) wrap(ctx context.Context, purpose, name string, secret []byte) (wrap, error) {
+	data, err := s.kek.Wrap(ctx, kms.Place{Origin: s.origin, Purpose: purpose, Name: name}, secret)
+	return wrap{KEK: s.kek.ID(), By: s.kek.By(), Data: data}, err
+}
+
+func (s *Store) unwrap(ctx context.Context, purpose, name string, w wrap) ([]byte, error) {
+	kek := s.kek
+	if s.former != nil && w.KEK == s.former.ID() {
+		kek = s.former
+	}
+	if w.KEK != kek.ID() {
+		return nil, fmt.Errorf("%w: this is %s, it was wrapped by %s", kms.ErrWrongKey, kek.ID(), w.KEK)
+	}
+	key, err := kek.Unwrap(ctx, kms.Place{Origin: s.origin, Purpose: purpose, Name: name}, w.Data)
+	if err == nil && len(key) != seal.KeySize {
+		err = fmt.Errorf("%s key: %w", purpose, ErrDamaged)
+	}
+	return key, err
+}
+
+// MAC is the trail's MAC key.
+func (s *Store) MAC(ctx context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := s.read(macName)
+	if err != nil {
+		return nil, err
+	}
+	f, err := parseMAC(text)
+	if err != nil {
+		return nil, err
+	}
+	return s.unwrap(ctx, "mac", "mac", f.Wrap)
+}
+
+func (s *Store) putMAC(ctx context.Context, mac []byte) error {
+	wrapped, err := s.wrap(ctx, "mac", "mac", mac)
+	if err != nil {
+		return err
+	}
+	return s.replace(macName, macFile{Format: formatVersion, Wrap: wrapped})
+}
+
+// Rewrap wraps under the KEK what the former one has wrapped. Afterwards that one
+// is not needed; after a crash or an error in the middle both are, and Rewrap is
+// called again. No page, line or subject changes.
+func (s *Store) Rewrap(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if err := s.rewrapLocked(ctx); err != nil {
+		return s.stop(fmt.Errorf("wrap keys anew: %w", err))
+	}
+	return nil
+}
+
+func (s *Store) rewrapLocked(ctx context.Context) error {
+	id, changed := s.kek.ID(), false
+	deks := deksFile{Format: formatVersion, DEKs: slices.Clone(s.deks.DEKs)}
+	for i, d := range deks.DEKs {
+		if d.Wrap.KEK == id {
+			continue
+		}
+		key, err := s.dek(ctx, d)
+		if err == nil {
+			deks.DEKs[i].Wrap, err = s.wrap(ctx, "dek", d.ID, key)
+		}
+		if err != nil {
+			return err
+		}
+		changed = true
+	}
+	if changed {
+		if err := s.replace(deksName, deks); err != nil {
+			return err
+		}
+		s.deks = deks
+	}
+	text, err := s.read(macName)
+	if err != nil {
+		return err
+	}
+	mac, err := parseMAC(text)
+	if err != nil {
+		return err
+	}
+	if mac.Wrap.KEK != id {
+		key, err := s.unwrap(ctx, "mac", "mac", mac.Wrap)
+		if err == nil {
+			err = s.putMAC(ctx, key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if s.table.Wrap.KEK == id {
+		return nil
+	}
+	table := s.table
+	if table.Wrap, err = s.wrap(ctx, "epoch", fmt.Sprint(table.Epoch), s.epoch); err != nil {
+		return err
+	}
+	if err := s.replace(subjectsName, table); err != nil {
+		return err
+	}
+	s.table = table
+	return nil
+}
+
+// newKey is a fresh key.
+func newKey() []byte {
+	key := make([]byte, seal.KeySize)
+	_, _ = rand.Read(key) // never fails
+	return key
+}
+
+func newSalt() []byte {
+	salt := make([]byte, seal.SaltSize)
+	_, _ = rand.Read(salt)
+	return salt
+}
+
+// newID is a fresh handle, or id of a DEK.
+func newID() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
