@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path/filepath"
+	"syscall"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
@@ -32,7 +33,7 @@ type encryption struct {
 // look into keys/ does not know: a permission error is told.
 func sealsHere(fsys durable.FS, dir string) (bool, error) {
 	_, err := fsys.Stat(filepath.Join(dir, "keys", "deks.json"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return false, nil
 	}
 	return err == nil, err
