@@ -15,6 +15,7 @@ import (
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/reentry"
 )
 
 // AuditOptions are the settings of an AuditTrailHook. The zero value is a good
@@ -576,7 +577,7 @@ func (h *AuditTrailHook) tellLost(agent string) {
 
 func (h *AuditTrailHook) warn(err error) {
 	if h.opts.Warn != nil {
-		h.opts.Warn(err)
+		reentry.Guard(func() { h.opts.Warn(err) })
 	}
 }
 

@@ -27,7 +27,15 @@ const (
 	CheckpointSave   Kind = "checkpoint_save"
 	Interrupt        Kind = "interrupt"
 	PlanGeneration   Kind = "plan_generation"
+	// Retrieval looks documents up, and Chain is a step of a program around the
+	// models.
+	Retrieval Kind = "retriever"
+	Chain     Kind = "chain"
 )
+
+// MCPRequest is a request of the Model Context Protocol that has no kind of its
+// own.
+const MCPRequest Kind = "mcp_request"
 
 // Pre is the event before an action of this kind.
 func (k Kind) Pre() Event { return Event(prefixPre + string(k)) }
@@ -183,7 +191,10 @@ var kinds = map[Kind]names{
 	CheckpointSave:   {audit.CheckpointSave, "checkpoint_save"},
 	Interrupt:        {audit.Interrupt, "interrupt"},
 	PlanGeneration:   {audit.PlanGeneration, "plan_generation"},
+	Retrieval:        {audit.DataAccess, "retriever"},
+	Chain:            {"CHAIN_RUN", "chain"},
 	ConfigChange:     {audit.ConfigChange, "config_change"},
+	MCPRequest:       {"MCP_REQUEST", "mcp"},
 }
 
 // begun names the entry before an action: a loop always has one.

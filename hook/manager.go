@@ -12,6 +12,7 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/reentry"
 )
 
 // Hook hears of events.
@@ -259,7 +260,7 @@ func (m *Manager) tell(ctx context.Context, c *Context) error {
 			failed = errors.Join(failed, e)
 		}
 		if m.OnError != nil {
-			m.OnError(e)
+			reentry.Guard(func() { m.OnError(e) })
 		}
 	}
 	return failed
@@ -304,7 +305,8 @@ func call(ctx context.Context, h Hook, c *Context) (err error) {
 			err = &PanicError{p, debug.Stack()}
 		}
 	}()
-	return h.Handle(ctx, c)
+	reentry.Guard(func() { err = h.Handle(ctx, c) })
+	return err
 }
 
 // PanicError is the panic of a hook.
