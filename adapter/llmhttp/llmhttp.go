@@ -72,7 +72,7 @@ func record(hooks *hook.Manager, req *http.Request, next func(*http.Request) (*h
 	if err != nil {
 		return nil, err
 	}
-	call := capture.Request(req.URL, body.bytes)
+	call := capture.Request(req.URL, req.Header.Get("Content-Type"), body.bytes)
 	c := &recorded{hooks: hooks, call: call}
 	c.metadata = map[string]any{"server_address": req.URL.Host}
 	if n, err := strconv.Atoi(req.Header.Get("X-Stainless-Retry-Count")); err == nil && n > 0 {
