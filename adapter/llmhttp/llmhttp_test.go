@@ -466,3 +466,52 @@ func TestOtherRequestsAreNotRecorded(t *testing.T) {
 		t.Errorf("%s", got[0].Line())
 	}
 }
+
+// An error that its reader closes unread is kept all the same, as far as it comes
+// soon; and a body may be closed by one goroutine while another reads it.
+func TestBodiesThatAreClosedUnread(t *testing.T) {
+	gate := make(chan struct{})
+	defer close(gate)
+	a := newAgent(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		stalls, _ := io.ReadAll(req.Body)
+		w.Header().Set("Content-Type", "application/json")
+		if bytes.Contains(stalls, []byte("stream")) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprint(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n")
+		} else {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"error":"try`)
+		}
+		w.(http.Flusher).Flush()
+		if bytes.Contains(stalls, []byte("whole")) {
+			fmt.Fprint(w, ` later"}`)
+			return
+		}
+		select {
+		case <-gate:
+		case <-req.Context().Done():
+		}
+	}))
+	for _, body := range []string{`{"model":"whole"}`, `{"model":"stalls"}`, `{"model":"stream"}`} {
+		resp, err := post(t.Context(), t, a.client, openAI, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(body, "stream") {
+			got := make(chan struct{})
+			go func() {
+				_, _ = io.ReadFull(resp.Body, make([]byte, 10))
+				close(got)
+				_, _ = io.Copy(io.Discard, resp.Body)
+			}()
+			<-got
+		}
+		resp.Body.Close()
+	}
+	entries := a.entries(t)
+	for i, want := range []string{`"outputs":{"error":"try later"}`, `"text":"{\"error\":\"try"`, `"content":"Hi"`} {
+		if e := entries[i]; e.Success || !strings.Contains(string(e.Line()), want) {
+			t.Errorf("%s has no %s", e.Line(), want)
+		}
+	}
+}
