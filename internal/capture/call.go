@@ -290,8 +290,8 @@ func (c *Call) read(m map[string]any) {
 	}
 	reason(m["stop_reason"])
 	reason(m["stopReason"])
-	if text(m["object"]) == "response" {
-		reason(first(text(object(m["incomplete_details"])["reason"]), text(m["status"])))
+	if status := text(m["status"]); text(m["object"]) == "response" && !slices.Contains(underWay, status) {
+		reason(first(text(object(m["incomplete_details"])["reason"]), status))
 	}
 	for _, result := range list(m["results"]) { // Amazon Titan on Bedrock
 		reason(object(result)["completionReason"])
@@ -307,6 +307,10 @@ func (c *Call) read(m map[string]any) {
 		}
 	}
 }
+
+// underWay are the states of a response of OpenAI's that is not finished: one that
+// is made in the background, or whose stream broke off.
+var underWay = []string{"queued", "in_progress"}
 
 // refusals are the finish reasons of answers that were refused or withheld.
 var refusals = []string{
