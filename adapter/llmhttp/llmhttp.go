@@ -267,6 +267,8 @@ func (c *recorded) outcome(whole bool, err error) hook.Data {
 	}
 	if d.Err == nil && c.resp.StatusCode >= http.StatusBadRequest {
 		d.Err = errors.New(strings.TrimSpace(fmt.Sprintf("%d %s", c.resp.StatusCode, http.StatusText(c.resp.StatusCode))))
+	} else if d.Err == nil && c.call.Failure != "" {
+		d.Err = errors.New("the answer tells of an error: " + c.call.Failure)
 	} else if !whole && err == nil {
 		d.Outcome = "cancelled"
 	}

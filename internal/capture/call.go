@@ -27,6 +27,9 @@ type Call struct {
 	Streamed                    bool
 	// Refused: the model, or what guards it, would not answer.
 	Refused bool
+	// Failure is the kind of error that the response tells of, which a stream does
+	// with a status of 200.
+	Failure string
 }
 
 // Usage counts tokens. Input includes cached ones, Output those of reasoning,
@@ -274,6 +277,11 @@ func (c *Call) read(m map[string]any) {
 	reason := func(v any) {
 		if s := text(v); s != "" {
 			c.FinishReasons = append(c.FinishReasons, s)
+		}
+	}
+	for _, said := range append(list(m["events"]), m) {
+		if e := object(object(said)["error"]); e != nil {
+			c.Failure = first(first(text(e["type"]), text(e["code"])), "error")
 		}
 	}
 	for _, choice := range list(m["choices"]) {
