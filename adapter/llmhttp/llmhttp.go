@@ -57,8 +57,9 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Middleware is NewTransport for clients that take a function around each
-// request, as the official SDKs of OpenAI and Anthropic do. A request fails with
-// hook.ErrFailClosed in its error if a hook wants so.
+// request, as the official SDKs of OpenAI and Anthropic do (modules adapter/openai
+// and adapter/anthropic). A request fails with hook.ErrFailClosed in its error if a
+// hook wants so.
 func Middleware(hooks *hook.Manager) func(*http.Request, func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	return func(req *http.Request, next func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 		if req.Method != http.MethodPost || !capture.Known(req.URL) {

@@ -40,7 +40,7 @@ func ExampleRecord() {
 	// In place of api.openai.com.
 	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		fmt.Fprint(w, `data: {"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"delta":{"role":"assistant","content":"It is "}}]}`+"\n\n"+
+		fmt.Fprint(w, `data: {"model":"gpt-5-mini-2025-08-07","choices":[{"index":0,"delta":{"role":"assistant","content":"It is "}}]}`+"\n\n"+
 			`data: {"choices":[{"index":0,"delta":{"content":"4."},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
 	}))
 	defer model.Close()
@@ -48,7 +48,7 @@ func ExampleRecord() {
 	client := openai.NewClient(openaiaudit.Record(hooks), option.WithBaseURL(model.URL), option.WithAPIKey("a key that is not recorded"))
 	ctx := hook.WithMetadata(context.Background(), map[string]any{"user_id": "user123"})
 	stream := client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
-		Model: openai.ChatModelGPT4oMini, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("2+2?")},
+		Model: "gpt-5-mini", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("2+2?")},
 	})
 	for stream.Next() {
 	}
@@ -65,5 +65,5 @@ func ExampleRecord() {
 		choices, _ := e.Outputs.Get("choices")
 		fmt.Println(e.EventType, e.Action, e.Success, string(choices.JSON()))
 	}
-	// Output: LLM_CALL llm_call:gpt-4o-mini true [{"finish_reason":"stop","index":0,"message":{"content":"It is 4.","role":"assistant"}}]
+	// Output: LLM_CALL llm_call:gpt-5-mini true [{"finish_reason":"stop","index":0,"message":{"content":"It is 4.","role":"assistant"}}]
 }
