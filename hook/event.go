@@ -33,6 +33,10 @@ const (
 	Chain     Kind = "chain"
 )
 
+// MCPRequest is a request of the Model Context Protocol that has no kind of its
+// own.
+const MCPRequest Kind = "mcp_request"
+
 // Pre is the event before an action of this kind.
 func (k Kind) Pre() Event { return Event(prefixPre + string(k)) }
 
@@ -190,6 +194,7 @@ var kinds = map[Kind]names{
 	Retrieval:        {audit.DataAccess, "retriever"},
 	Chain:            {"CHAIN_RUN", "chain"},
 	ConfigChange:     {audit.ConfigChange, "config_change"},
+	MCPRequest:       {"MCP_REQUEST", "mcp"},
 }
 
 // begun names the entry before an action: a loop always has one.

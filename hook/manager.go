@@ -12,6 +12,7 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/reentry"
 )
 
 // Hook hears of events.
@@ -288,7 +289,7 @@ func guard(f func()) (err error) {
 			err = &PanicError{p, debug.Stack()}
 		}
 	}()
-	f()
+	reentry.Guard(f)
 	return nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/hook"
@@ -56,8 +57,9 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Middleware is NewTransport for clients that take a function around each
-// request, as the official SDKs of OpenAI and Anthropic do. A request fails with
-// hook.ErrFailClosed in its error if a hook wants so.
+// request, as the official SDKs of OpenAI and Anthropic do (modules adapter/openai
+// and adapter/anthropic). A request fails with hook.ErrFailClosed in its error if a
+// hook wants so.
 func Middleware(hooks *hook.Manager) func(*http.Request, func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	return func(req *http.Request, next func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 		if req.Method != http.MethodPost || !capture.Known(req.URL) {
@@ -72,7 +74,7 @@ func record(hooks *hook.Manager, req *http.Request, next func(*http.Request) (*h
 	if err != nil {
 		return nil, err
 	}
-	call := capture.Request(req.URL, body.bytes)
+	call := capture.Request(req.URL, req.Header.Get("Content-Type"), body.bytes)
 	c := &recorded{hooks: hooks, call: call}
 	c.metadata = map[string]any{"server_address": req.URL.Host}
 	if n, err := strconv.Atoi(req.Header.Get("X-Stainless-Retry-Count")); err == nil && n > 0 {
@@ -170,9 +172,11 @@ type recorded struct {
 	metadata map[string]any
 	resp     *http.Response
 	body     io.ReadCloser
-	got      kept
 	once     sync.Once
 	err      error // of recording
+
+	mu  sync.Mutex // a body may be closed while it is read
+	got kept
 }
 
 // said is what the entry's metadata says so far.
@@ -193,7 +197,9 @@ func (c *recorded) end(d hook.Data) error {
 
 func (c *recorded) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
+	c.mu.Lock()
 	_, _ = c.got.Write(p[:n])
+	c.mu.Unlock()
 	if err == nil {
 		return n, nil
 	}
@@ -209,8 +215,25 @@ func (c *recorded) Read(p []byte) (int, error) {
 // Close ends the call too: a stream's reader stops at the stream's own end,
 // which is not the body's.
 func (c *recorded) Close() error {
+	if c.resp.StatusCode >= http.StatusBadRequest {
+		c.readRest()
+	}
 	return errors.Join(c.body.Close(), c.finish(false, nil))
 }
+
+// readRest reads what an error says: a client that tries again closes it unread.
+func (c *recorded) readRest() {
+	stop := time.AfterFunc(restTime, func() { _ = c.body.Close() })
+	defer stop.Stop()
+	_, _ = io.Copy(io.Discard, io.LimitReader(c, maxRest))
+}
+
+// What is read of an error that nobody reads: some kilobytes, which have come with
+// the status mostly. Whoever closes it does not want to wait for more.
+const (
+	maxRest  = 1 << 20
+	restTime = 200 * time.Millisecond
+)
 
 // finish tells what was got. whole says that the body ended by itself; err is why
 // it could not be read on.
@@ -220,6 +243,8 @@ func (c *recorded) finish(whole bool, err error) error {
 }
 
 func (c *recorded) outcome(whole bool, err error) hook.Data {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	d := hook.Data{Err: err}
 	c.metadata["http_status"] = c.resp.StatusCode
 	for _, name := range []string{"X-Request-Id", "Request-Id", "X-Amzn-Requestid"} {
@@ -243,6 +268,8 @@ func (c *recorded) outcome(whole bool, err error) hook.Data {
 	}
 	if d.Err == nil && c.resp.StatusCode >= http.StatusBadRequest {
 		d.Err = errors.New(strings.TrimSpace(fmt.Sprintf("%d %s", c.resp.StatusCode, http.StatusText(c.resp.StatusCode))))
+	} else if d.Err == nil && c.call.Failure != "" {
+		d.Err = errors.New("the answer tells of an error: " + c.call.Failure)
 	} else if !whole && err == nil {
 		d.Outcome = "cancelled"
 	}

@@ -165,6 +165,7 @@ func TestRecordedCallsAreEntries(t *testing.T) {
 	if len(entries) != len(all) {
 		t.Fatalf("%d entries of %d calls", len(entries), len(all))
 	}
+	streams := 0
 	for i, e := range all {
 		got := entries[i]
 		var want any
@@ -180,6 +181,13 @@ func TestRecordedCallsAreEntries(t *testing.T) {
 			t.Errorf("%s: outputs are not the response", e.File)
 		}
 		meta := value(t, got.Metadata).(map[string]any)
+		if kind := http.Header(e.ResponseHeaders).Get("Content-Type"); strings.Contains(kind, "event") && e.Status < 400 {
+			streams++
+			words, _ := meta["gen_ai"].(map[string]any)
+			if out, _ := value(t, got.Outputs).(map[string]any); len(out) == 0 || out["events"] != nil || words["stream"] != true || words["finish_reasons"] == nil {
+				t.Errorf("%s: the stream is not put together: %v", e.File, words)
+			}
+		}
 		if got.Success != (e.Status < 400) || meta["http_status"] != float64(e.Status) || got.Outcome != "" {
 			t.Errorf("%s: success %v, outcome %q, %v", e.File, got.Success, got.Outcome, meta)
 		}
@@ -187,14 +195,24 @@ func TestRecordedCallsAreEntries(t *testing.T) {
 			t.Errorf("%s: %s, %v", e.File, got.Action, words)
 		}
 	}
-	log, err := os.ReadFile(a.path)
-	if err != nil {
-		t.Fatal(err)
+	if len(all) != 175 || streams < 50 {
+		t.Errorf("%d calls, %d streams", len(all), streams)
 	}
-	for _, secret := range []string{"-in-a-header", "-in-the-query", "cookie-in"} {
-		if bytes.Contains(log, []byte(secret)) {
-			t.Errorf("the log has %q", secret)
+	files := 0
+	if err := filepath.WalkDir(filepath.Dir(a.path), func(name string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
 		}
+		files++
+		text, err := os.ReadFile(name)
+		for _, secret := range []string{"-in-a-header", "-in-the-query", "cookie-in"} {
+			if bytes.Contains(text, []byte(secret)) {
+				t.Errorf("%s has %q", name, secret)
+			}
+		}
+		return err
+	}); err != nil || files < 3 {
+		t.Errorf("%d files, %v", files, err)
 	}
 }
 
@@ -464,5 +482,54 @@ func TestOtherRequestsAreNotRecorded(t *testing.T) {
 	resp.Body.Close()
 	if got := a.entries(t); len(got) > 0 {
 		t.Errorf("%s", got[0].Line())
+	}
+}
+
+// An error that its reader closes unread is kept all the same, as far as it comes
+// soon; and a body may be closed by one goroutine while another reads it.
+func TestBodiesThatAreClosedUnread(t *testing.T) {
+	gate := make(chan struct{})
+	defer close(gate)
+	a := newAgent(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		stalls, _ := io.ReadAll(req.Body)
+		w.Header().Set("Content-Type", "application/json")
+		if bytes.Contains(stalls, []byte("stream")) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprint(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n")
+		} else {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"error":"try`)
+		}
+		w.(http.Flusher).Flush()
+		if bytes.Contains(stalls, []byte("whole")) {
+			fmt.Fprint(w, ` later"}`)
+			return
+		}
+		select {
+		case <-gate:
+		case <-req.Context().Done():
+		}
+	}))
+	for _, body := range []string{`{"model":"whole"}`, `{"model":"stalls"}`, `{"model":"stream"}`} {
+		resp, err := post(t.Context(), t, a.client, openAI, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(body, "stream") {
+			got := make(chan struct{})
+			go func() {
+				_, _ = io.ReadFull(resp.Body, make([]byte, 10))
+				close(got)
+				_, _ = io.Copy(io.Discard, resp.Body)
+			}()
+			<-got
+		}
+		resp.Body.Close()
+	}
+	entries := a.entries(t)
+	for i, want := range []string{`"outputs":{"error":"try later"}`, `"text":"{\"error\":\"try"`, `"content":"Hi"`} {
+		if e := entries[i]; e.Success || !strings.Contains(string(e.Line()), want) {
+			t.Errorf("%s has no %s", e.Line(), want)
+		}
 	}
 }

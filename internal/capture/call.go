@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"mime"
+	"mime/multipart"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/genai"
 )
 
 // Call is a model call in neutral words. Absent values are zero.
@@ -20,6 +25,11 @@ type Call struct {
 	FinishReasons               []string
 	Usage                       Usage
 	Streamed                    bool
+	// Refused: the model, or what guards it, would not answer.
+	Refused bool
+	// Failure is the kind of error that the response tells of, which a stream does
+	// with a status of 200.
+	Failure string
 }
 
 // Usage counts tokens. Input includes cached ones, Output those of reasoning,
@@ -57,6 +67,9 @@ func (c *Call) Metadata() map[string]any {
 	if c.Streamed {
 		m["stream"] = true
 	}
+	if c.Refused {
+		m["refused"] = true
+	}
 	if u := c.Usage; u.Known {
 		m["input_tokens"], m["output_tokens"] = u.Input, u.Output
 		for name, n := range map[string]int64{"cache_read_input_tokens": u.CacheRead, "cache_write_input_tokens": u.CacheWrite, "reasoning_output_tokens": u.Reasoning} {
@@ -91,14 +104,21 @@ var hosts = []struct{ end, provider string }{
 var paths = []struct{ end, operation, api string }{
 	{"/chat/completions", "chat", "openai"},
 	{"/responses", "chat", "openai"},
+	{"/responses/compact", "compact", "openai"},
+	{"/responses/input_tokens", "count_tokens", "openai"},
 	{"/completions", "text_completion", "openai"},
 	{"/embeddings", "embeddings", "openai"},
 	{"/images/generations", "image_generation", "openai"},
+	{"/images/edits", "image_generation", "openai"},
+	{"/images/variations", "image_generation", "openai"},
 	{"/audio/transcriptions", "transcription", "openai"},
+	{"/audio/translations", "transcription", "openai"},
 	{"/audio/speech", "speech", "openai"},
 	{"/moderations", "moderation", "openai"},
-	{"/messages", "chat", "anthropic"},
-	{"/messages/count_tokens", "count_tokens", "anthropic"},
+	{"/v1/messages", "chat", "anthropic"},
+	{"/v1/messages/batches", "batch", "anthropic"},
+	{"/v1/messages/count_tokens", "count_tokens", "anthropic"},
+	{"/v1/complete", "text_completion", "anthropic"},
 	{":generateContent", "generate_content", "gcp.gemini"},
 	{":streamGenerateContent", "generate_content", "gcp.gemini"},
 	{":embedContent", "embeddings", "gcp.gemini"},
@@ -125,7 +145,7 @@ func Known(u *url.URL) bool {
 }
 
 // Request is what a request to a model says.
-func Request(u *url.URL, body []byte) *Call {
+func Request(u *url.URL, contentType string, body []byte) *Call {
 	c := &Call{}
 	for _, p := range paths {
 		if strings.HasSuffix(u.Path, p.end) {
@@ -140,7 +160,7 @@ func Request(u *url.URL, body []byte) *Call {
 		}
 	}
 	m, _ := decode(body).(map[string]any)
-	c.RequestModel = text(m["model"])
+	c.RequestModel = first(text(m["model"]), formModel(contentType, body))
 	c.Streamed, _ = m["stream"].(bool)
 	// Some have the model in the path: …/models/NAME:operation,
 	// /model/NAME/operation.
@@ -162,14 +182,41 @@ func Request(u *url.URL, body []byte) *Call {
 	return c
 }
 
-// Body is a body as a JSON value: as it is where it is JSON, else with its
-// text or, in base64, its bytes. An empty one is nil.
+// formModel is the model that a form names, as those do with which a file is sent.
+func formModel(contentType string, body []byte) string {
+	kind, params, _ := mime.ParseMediaType(contentType)
+	if kind != "multipart/form-data" {
+		return ""
+	}
+	parts := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	for {
+		part, err := parts.NextPart()
+		if err != nil {
+			return ""
+		}
+		if part.FormName() == "model" {
+			model, err := io.ReadAll(io.LimitReader(part, maxName))
+			if err != nil || !utf8.Valid(model) {
+				return ""
+			}
+			return string(model)
+		}
+	}
+}
+
+// maxName is how long a model's name may be in a form, in bytes: an action has to
+// hold it.
+const maxName = 256
+
+// Body is a body as a JSON value: as it is where it is JSON, but for the
+// credentials of headers (genai.Clean), such as those with which a model may use
+// an MCP server; else with its text or, in base64, its bytes. An empty one is nil.
 func Body(contentType string, body []byte) json.RawMessage {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
 	if json.Valid(body) {
-		return body
+		return clean(body)
 	}
 	kind, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -184,6 +231,18 @@ func Body(contentType string, body []byte) json.RawMessage {
 	return encode(v)
 }
 
+// clean takes the credentials of headers out of JSON. What no entry can hold stays
+// as it is: it is left out whole.
+func clean(body []byte) json.RawMessage {
+	if !genai.MentionsCredential(body) {
+		return body
+	}
+	if v, ok := genai.Parse(body); ok {
+		return json.RawMessage(v)
+	}
+	return body
+}
+
 // Response adds what a response says to the call, and gives it as a JSON value:
 // a stream as the object that it builds up, or, where its format is not known or
 // it broke off too early, as {"events":[…]}.
@@ -193,7 +252,7 @@ func (c *Call) Response(contentType string, body []byte) json.RawMessage {
 	switch kind {
 	case "text/event-stream":
 		c.Streamed = true
-		out = assemble(serverSentEvents(body))
+		out = clean(assemble(serverSentEvents(body)))
 	case "application/vnd.amazon.eventstream":
 		c.Streamed = true
 		events, whole := amazonEvents(body)
@@ -201,7 +260,7 @@ func (c *Call) Response(contentType string, body []byte) json.RawMessage {
 			out = Body(contentType, body)
 			break
 		}
-		out = assemble(events)
+		out = clean(assemble(events))
 	default:
 		out = Body(contentType, body)
 	}
@@ -220,20 +279,33 @@ func (c *Call) read(m map[string]any) {
 			c.FinishReasons = append(c.FinishReasons, s)
 		}
 	}
+	for _, said := range append(list(m["events"]), m) {
+		if e := object(object(said)["error"]); e != nil {
+			c.Failure = first(first(text(e["type"]), text(e["code"])), "error")
+		}
+	}
 	for _, choice := range list(m["choices"]) {
 		reason(object(choice)["finish_reason"])
+		c.Refused = c.Refused || text(object(object(choice)["message"])["refusal"]) != ""
+	}
+	for _, item := range list(m["output"]) { // OpenAI's Responses API
+		for _, part := range list(object(item)["content"]) {
+			c.Refused = c.Refused || text(object(part)["type"]) == "refusal"
+		}
 	}
 	for _, candidate := range list(m["candidates"]) {
 		reason(object(candidate)["finishReason"])
 	}
 	reason(m["stop_reason"])
 	reason(m["stopReason"])
-	if text(m["object"]) == "response" {
-		reason(first(text(object(m["incomplete_details"])["reason"]), text(m["status"])))
+	if status := text(m["status"]); text(m["object"]) == "response" && !slices.Contains(underWay, status) {
+		reason(first(text(object(m["incomplete_details"])["reason"]), status))
 	}
 	for _, result := range list(m["results"]) { // Amazon Titan on Bedrock
 		reason(object(result)["completionReason"])
 	}
+	reason(object(m["promptFeedback"])["blockReason"]) // Gemini's, of a prompt
+	c.Refused = c.Refused || slices.ContainsFunc(c.FinishReasons, func(r string) bool { return slices.Contains(refusals, r) })
 	if metrics, ok := m["amazon-bedrock-invocationMetrics"].(map[string]any); ok {
 		c.Usage = usage(metrics)
 	}
@@ -242,6 +314,18 @@ func (c *Call) read(m map[string]any) {
 			c.Usage = usage(u)
 		}
 	}
+}
+
+// underWay are the states of a response of OpenAI's that is not finished: one that
+// is made in the background, or whose stream broke off.
+var underWay = []string{"queued", "in_progress"}
+
+// refusals are the finish reasons of answers that were refused or withheld.
+var refusals = []string{
+	"refusal",                                                                         // Anthropic
+	"content_filter",                                                                  // OpenAI, Azure
+	"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY", // Gemini
+	"content_filtered", "guardrail_intervened", "CONTENT_FILTERED", // Bedrock: Converse, Titan
 }
 
 // usage reads token counts. Anthropic's and Bedrock's input does not include

@@ -105,7 +105,7 @@ func TestRecordedCalls(t *testing.T) {
 		if r.RequestBody != nil {
 			body = []byte(*r.RequestBody)
 		}
-		c := Request(u, body)
+		c := Request(u, "application/json", body)
 		contentType, answer := r.response(t)
 		out := c.Response(contentType, answer)
 		words, err := json.Marshal(c.Metadata())
@@ -249,11 +249,125 @@ func TestAStreamThatBrokeOff(t *testing.T) {
 			`{"content":[{"input":"{\"a\":","name":"f","type":"tool_use"}],"id":"m","type":"message","usage":{"input_tokens":3}}`,
 		},
 		{`data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"He"}}]}` + "\n\n" + `data: {"choices":[{"index":0,"delta":{"content":"llo`, `{"choices":[{"index":0,"message":{"content":"He","role":"assistant"}}]}`},
-		{`data: {"type":"response.created","response":{"id":"r"}}` + "\n\n", `{"events":[{"response":{"id":"r"},"type":"response.created"}]}`},
+		{`data: {"type":"response.created","response":{"id":"r"}}` + "\n\n", `{"id":"r","output":[]}`},
+		{
+			`data: {"type":"response.created","response":{"id":"r"}}` + "\n\n" +
+				`data: {"type":"response.output_item.added","output_index":0,"item":{"type":"message","content":[]}}` + "\n\n" +
+				`data: {"type":"response.content_part.added","output_index":0,"content_index":0,"part":{"type":"refusal","refusal":""}}` + "\n\n" +
+				`data: {"type":"response.refusal.delta","output_index":0,"content_index":0,"delta":"I can"}` + "\n\n" +
+				`data: {"type":"response.refusal.delta","output_index":0,"content_index":0,"delta":"'t"}` + "\n\n",
+			`{"id":"r","output":[{"content":[{"refusal":"I can't","type":"refusal"}],"type":"message"}]}`,
+		},
+		{
+			`data: {"type":"response.created","response":{"id":"r"}}` + "\n\n" + `data: {"type":"response.smell.delta","delta":"x"}` + "\n\n",
+			`{"events":[{"response":{"id":"r"},"type":"response.created"},{"delta":"x","type":"response.smell.delta"}]}`,
+		},
+		{`data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"x"}` + "\n\n", `{"events":[{"content_index":0,"delta":"x","output_index":0,"type":"response.output_text.delta"}]}`},
 		{"data: [DONE]\n\n", `{"events":[]}`},
 	} {
 		if got := (&Call{}).Response("text/event-stream", []byte(s.stream)); string(got) != s.want {
 			t.Errorf("%s\n gives %s\n  want %s", s.stream, got, s.want)
+		}
+	}
+}
+
+// All recorded streams of OpenAI's Responses API, without the event that has the
+// whole, are put together from the others to the same output.
+func TestResponsesWithoutTheirLastEvent(t *testing.T) {
+	var streams [][]any
+	for _, r := range recordedCalls(t) {
+		if contentType, body := r.response(t); strings.HasPrefix(contentType, "text/event-stream") && strings.HasSuffix(r.URI, "/responses") {
+			streams = append(streams, serverSentEvents(body))
+		}
+	}
+	for _, name := range []string{"openai-mcp-tool.1", "openai-web-search-tool.1"} {
+		var events []any
+		lines := bufio.NewScanner(unpack(t, name+".chunks.txt.gz"))
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			events = append(events, decode(lines.Bytes()))
+		}
+		streams = append(streams, events)
+	}
+	if len(streams) != 11 {
+		t.Errorf("%d streams", len(streams))
+	}
+	for i, events := range streams {
+		whole := encode(events) // putting it together changes the events
+		last := len(events) - 1
+		if text(object(events[last])["type"]) != "response.completed" {
+			t.Errorf("stream %d ends with %v", i, object(events[last])["type"])
+			continue
+		}
+		want := object(object(events[last])["response"])["output"]
+		got := decode(assemble(events[:last]))
+		if object(got)["model"] == nil || !reflect.DeepEqual(object(got)["output"], want) {
+			t.Errorf("stream %d\n gives %s\n want  %s", i, encode(object(got)["output"]), encode(want))
+		}
+		// Cut anywhere, it is still an object of the API's own.
+		for n := 1; n < last; n += 1 + last/6 {
+			if got := object(decode(assemble(list(decode(whole))[:n]))); got["events"] != nil || got["id"] == nil {
+				t.Fatalf("stream %d, cut after %d events, gives %.200s", i, n, encode(got))
+			}
+		}
+	}
+}
+
+// A refusal is told from an answer, whoever refused.
+func TestRefusals(t *testing.T) {
+	for body, want := range map[string]bool{
+		`{"choices":[{"message":{"content":null,"refusal":"No."},"finish_reason":"stop"}]}`:                           true,
+		`{"choices":[{"message":{"content":"Yes.","refusal":null},"finish_reason":"stop"}]}`:                          false,
+		`{"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]}`:                                   true,
+		`{"object":"response","status":"completed","output":[{"content":[{"type":"refusal","refusal":"No."}]}]}`:      true,
+		`{"object":"response","status":"completed","output":[{"content":[{"type":"output_text","text":"refusal"}]}]}`: false,
+		`{"object":"response","status":"incomplete","incomplete_details":{"reason":"content_filter"},"output":[]}`:    true,
+		`{"type":"message","content":[],"stop_reason":"refusal"}`:                                                     true,
+		`{"type":"message","content":[],"stop_reason":"end_turn"}`:                                                    false,
+		`{"candidates":[{"finishReason":"SAFETY"}]}`:                                                                  true,
+		`{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"}}`:                                                     true,
+		`{"output":{"message":{"content":[]}},"stopReason":"guardrail_intervened"}`:                                   true,
+	} {
+		c := &Call{}
+		c.Response("application/json", []byte(body))
+		if c.Refused != want || (c.Metadata()["refused"] == true) != want {
+			t.Errorf("%s: %v", body, c.Refused)
+		}
+	}
+	stream := `data: {"choices":[{"index":0,"delta":{"role":"assistant","refusal":"I "}}]}` + "\n\n" +
+		`data: {"choices":[{"index":0,"delta":{"refusal":"won't."},"finish_reason":"stop"}]}` + "\n\n"
+	c := &Call{}
+	if out := c.Response("text/event-stream", []byte(stream)); !c.Refused || !strings.Contains(string(out), `"refusal":"I won't."`) {
+		t.Errorf("%s", out)
+	}
+}
+
+// Credentials of headers that a body carries, to let a model use a server, are not
+// kept; a form names its model.
+func TestBodies(t *testing.T) {
+	const request = `{"model":"m", "tools":[{"type":"mcp","server_url":"https://example.com","authorization":"secret","headers":{"X-Api-Key":"secret","Accept":"x"}}],"mcp_servers":[{"authorization_token":"secret"}]}`
+	const kept = `{"model":"m","tools":[{"type":"mcp","server_url":"https://example.com","authorization":{"omitted":"credential"},"headers":{"X-Api-Key":{"omitted":"credential"},"Accept":"x"}}],"mcp_servers":[{"authorization_token":{"omitted":"credential"}}]}`
+	if got := Body("application/json", []byte(request)); string(got) != kept {
+		t.Errorf("%s", got)
+	}
+	stream := "data: {\"type\":\"response.completed\",\"response\":" + request + "}\n\n"
+	if got := (&Call{}).Response("text/event-stream", []byte(stream)); strings.Contains(string(got), "secret") {
+		t.Errorf("%s", got)
+	}
+	if got := Body("application/json", []byte(`{"author":"x", "a":1}`)); string(got) != `{"author":"x","a":1}` {
+		t.Errorf("%s", got)
+	}
+	if got := Body("application/json", []byte(`{"a": 1}`)); string(got) != `{"a": 1}` {
+		t.Errorf("%s", got)
+	}
+	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\r\n\xff\xfb\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b--\r\n"
+	u := &url.URL{Path: "/v1/audio/transcriptions"}
+	if c := Request(u, "multipart/form-data; boundary=b", []byte(form)); c.Model() != "whisper-1" || c.Operation != "transcription" {
+		t.Errorf("%+v", c)
+	}
+	for _, broken := range []string{form[:40], "", "--b--"} {
+		if c := Request(u, "multipart/form-data; boundary=b", []byte(broken)); c.Model() != "" {
+			t.Errorf("%+v", c)
 		}
 	}
 }
@@ -271,7 +385,7 @@ func FuzzResponse(f *testing.F) {
 	}
 	f.Add("text/event-stream", []byte("data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}},null]}\n\ndata: {\"candidates\":[{},{\"index\":1}]}"))
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
-		c := Request(&url.URL{Path: contentType}, body)
+		c := Request(&url.URL{Path: contentType}, contentType, body)
 		out := c.Response(contentType, body)
 		if out != nil && !json.Valid(out) {
 			t.Fatalf("%q gives %q", body, out)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"hash/crc32"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -99,7 +100,8 @@ func assemble(events []any) json.RawMessage {
 	return encode(map[string]any{"events": events})
 }
 
-// responsesStream is OpenAI's Responses API: its last event has the whole.
+// responsesStream is OpenAI's Responses API: its last event has the whole. Of one
+// that broke off there is what had come.
 func responsesStream(events []any) map[string]any {
 	for _, e := range slices.Backward(events) {
 		switch text(object(e)["type"]) {
@@ -107,7 +109,122 @@ func responsesStream(events []any) map[string]any {
 			return object(object(e)["response"])
 		}
 	}
-	return nil
+	var response map[string]any
+	for _, e := range events {
+		kind := text(object(e)["type"])
+		switch kind {
+		case "response.created", "response.queued", "response.in_progress":
+			response = object(object(e)["response"])
+		}
+		if of, isDelta := strings.CutSuffix(kind, ".delta"); isDelta && responseTexts[of] == "" {
+			return nil
+		}
+	}
+	if response == nil {
+		return nil
+	}
+	items := indexed{}
+	for _, e := range events {
+		m := object(e)
+		item := items.at(m["output_index"])
+		switch kind, _ := strings.CutPrefix(text(m["type"]), "response."); kind {
+		case "output_item.added", "output_item.done":
+			items.set(m["output_index"], object(m["item"]))
+		case "content_part.added", "content_part.done":
+			parts(item, "content").set(m["content_index"], object(m["part"]))
+		case "reasoning_summary_part.added", "reasoning_summary_part.done":
+			parts(item, "summary").set(m["summary_index"], object(m["part"]))
+		case "output_text.annotation.added":
+			part := parts(item, "content").at(m["content_index"])
+			part["annotations"] = append(list(part["annotations"]), m["annotation"])
+		default:
+			of, isDelta := strings.CutSuffix(text(m["type"]), ".delta")
+			if !isDelta {
+				continue // it says once more what the deltas said, or how far a tool is
+			}
+			to, name := item, responseTexts[of]
+			switch {
+			case m["content_index"] != nil:
+				to = parts(item, "content").at(m["content_index"])
+			case m["summary_index"] != nil:
+				to = parts(item, "summary").at(m["summary_index"])
+			}
+			to[name] = text(to[name]) + text(m["delta"])
+		}
+	}
+	output := []any{}
+	for _, item := range items.all() {
+		for _, name := range []string{"content", "summary"} {
+			if p, ok := item[name].(indexed); ok {
+				list := []any{}
+				for _, part := range p.all() {
+					list = append(list, part)
+				}
+				item[name] = list
+			}
+		}
+		output = append(output, item)
+	}
+	response["output"] = output
+	return response
+}
+
+// responseTexts are the members that deltas of the Responses API continue, by the
+// event's type.
+var responseTexts = map[string]string{
+	"response.output_text": "text", "response.refusal": "refusal", "response.reasoning_text": "text", "response.reasoning_summary_text": "text",
+	"response.function_call_arguments": "arguments", "response.mcp_call_arguments": "arguments", "response.custom_tool_call_input": "input",
+	"response.code_interpreter_call_code": "code",
+}
+
+// indexed are the elements of a list by the indices that events give them.
+type indexed map[int64]map[string]any
+
+// at is the element of an index, made where there is none.
+func (x indexed) at(index any) map[string]any {
+	n, _ := number(index)
+	if x[n] == nil {
+		x[n] = map[string]any{}
+	}
+	return x[n]
+}
+
+// set replaces an element by what is known better.
+func (x indexed) set(index any, to map[string]any) {
+	if n, ok := number(index); ok && to != nil {
+		x[n] = to
+	}
+}
+
+// all are the elements that anything was said of, in their order.
+func (x indexed) all() (all []map[string]any) {
+	for _, n := range slices.Sorted(maps.Keys(x)) {
+		if len(x[n]) > 0 {
+			all = append(all, x[n])
+		}
+	}
+	return all
+}
+
+func number(v any) (int64, bool) {
+	n, _ := v.(json.Number)
+	i, err := n.Int64()
+	return i, err == nil
+}
+
+// parts are the elements of an item's list, which may have begun with some.
+func parts(item map[string]any, name string) indexed {
+	if p, ok := item[name].(indexed); ok {
+		return p
+	}
+	p := indexed{}
+	for i, v := range list(item[name]) {
+		if m := object(v); m != nil {
+			p[int64(i)] = m
+		}
+	}
+	item[name] = p
+	return p
 }
 
 // chatStream is OpenAI's chat completions, and completions.

@@ -50,6 +50,7 @@ var credentials = []string{
 	"x-goog-api-key", "x-goog-iam-authorization-token", "x-amz-security-token", "x-functions-key",
 	"ocp-apim-subscription-key", "x-subscription-token", "x-vault-token", "x-serverless-authorization",
 	"cf-access-client-secret", "cf-access-jwt-assertion", "x-forwarded-client-cert",
+	"authorization-token", // Anthropic's mcp_servers
 }
 
 // IsCredential tells whether a header of that name carries a credential. The
