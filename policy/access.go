@@ -82,7 +82,8 @@ func (w *walker) purpose(ev *entry.Event) error {
 	if uses == nil || uses.declared[ev.Purpose] || !uses.when.matches(&what{ev: ev}) {
 		return nil
 	}
-	if uses.refuse && !w.run_.KeepFact {
+	kept := slices.ContainsFunc(w.notes, func(n note) bool { return n.kind == flagged && n.pointer == "/purpose" })
+	if uses.refuse && !w.run_.KeepFact && !kept {
 		return &RefusedError{Member: "purpose", Rule: "purposes"}
 	}
 	w.note(flagged, "/purpose", "purposes")
