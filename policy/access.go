@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 
@@ -41,7 +42,7 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 			w.note(classified, "/event_type", t.name)
 		}
 		if t.Resource != nil && out.Resource.IsZero() {
-			if id, ok := firstOf(ev, t.id); ok {
+			if id, ok := firstOf(ev, t.id, t.part); ok {
 				text, _ := entry.AppendString([]byte(`{"type":`), t.Resource.Type)
 				text, ok = entry.AppendString(append(text, `,"id":`...), w.p.Text(id))
 				if ok {
@@ -82,7 +83,8 @@ func (w *walker) purpose(ev *entry.Event) error {
 	if uses == nil || uses.declared[ev.Purpose] || !uses.when.matches(&what{ev: ev}) {
 		return nil
 	}
-	if uses.refuse && !w.run_.KeepFact {
+	kept := slices.ContainsFunc(w.notes, func(n note) bool { return n.kind == flagged && n.pointer == "/purpose" })
+	if uses.refuse && !w.run_.KeepFact && !kept {
 		return &RefusedError{Member: "purpose", Rule: "purposes"}
 	}
 	w.note(flagged, "/purpose", "purposes")
@@ -95,7 +97,7 @@ func (w *walker) reason(t *tool, ev *entry.Event) {
 	if reason[0] == '/' {
 		pt, _ := parsePath(reason)
 		var ok bool
-		if reason, ok = firstOf(ev, [][]string{pt}); !ok {
+		if reason, ok = firstOf(ev, [][]string{pt}, nil); !ok {
 			return
 		}
 	}
@@ -132,12 +134,20 @@ func (t *tool) is(ev *entry.Event) bool {
 	})
 }
 
-// firstOf is the first of the places that has a string or a number.
-func firstOf(ev *entry.Event, places [][]string) (string, bool) {
+// firstOf is the first of the places that has a string or a number, or the part of
+// it that is asked for.
+func firstOf(ev *entry.Event, places [][]string, part *regexp.Regexp) (string, bool) {
 	for _, pt := range places {
 		if value, ok := lookup(ev, pt); ok {
 			if value[0] == '"' {
-				if s, ok := appendUnescaped(nil, value[1:len(value)-1]); ok && len(s) > 0 {
+				s, ok := appendUnescaped(nil, value[1:len(value)-1])
+				if part != nil {
+					found := part.FindSubmatch(s)
+					if s = nil; found != nil {
+						s = found[min(1, len(found)-1)]
+					}
+				}
+				if ok && len(s) > 0 {
 					return string(s), true
 				}
 			} else if value[0] == '-' || '0' <= value[0] && value[0] <= '9' {

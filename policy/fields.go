@@ -77,20 +77,21 @@ func (w *walker) ruled(f *frame) (r result, done bool) {
 		w.note(dropped, w.pointer(), rule.name)
 		return w.gone()
 	case Refuse:
-		if !w.run_.KeepFact {
-			w.err = &RefusedError{Member: string(w.frames[0].name), Rule: rule.name}
-			return w.skipped()
+		if !w.skip() {
+			return bad, true
 		}
-		if len(w.frames) > 1 || container {
-			if !w.skip() {
-				return bad, true
-			}
-			if !isReplacement(w.src[start:w.pos]) {
-				w.edits = append(w.edits, edit{start, w.pos, replacement(w.pos - start)})
-				w.note(omitted, w.pointer(), rule.name)
-			}
+		switch value := w.src[start:w.pos]; {
+		case isReplacement(value) || string(value) == `"`+mask+`"` || string(value) == "null":
+			return stays, true // left by an earlier run, which kept the fact
+		case !w.run_.KeepFact:
+			w.err = &RefusedError{Member: string(w.frames[0].name), Rule: rule.name}
+			return stays, true
+		case len(w.frames) > 1 || container:
+			w.edits = append(w.edits, edit{start, w.pos, replacement(w.pos - start)})
+			w.note(omitted, w.pointer(), rule.name)
 			return stays, true
 		}
+		w.pos = start
 	}
 	if container {
 		return stays, false // each of its values
@@ -103,13 +104,6 @@ func (w *walker) gone() (result, bool) {
 		return bad, true
 	}
 	return goes, true
-}
-
-func (w *walker) skipped() (result, bool) {
-	if !w.skip() {
-		return bad, true
-	}
-	return stays, true
 }
 
 // changed puts something else in the place of a scalar.

@@ -116,6 +116,10 @@ type Resource struct {
 	// ID are pointers to its identifier; the first that leads to a string or
 	// number counts.
 	ID []string `json:"id"`
+	// Pattern is a regular expression (RE2) for where the identifier is a part of
+	// the value, as in a URL: its first group, else all that it matches. A value
+	// that it does not match is none.
+	Pattern string `json:"pattern,omitempty"`
 }
 
 // Purposes are what data may be processed for.

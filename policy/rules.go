@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,8 @@ type tool struct {
 	has   [][]string
 	files []string
 	id    [][]string
-	about [][]string // subjects
+	part  *regexp.Regexp // of the identifier; nil: all of it
+	about [][]string     // subjects
 	name  string
 }
 
@@ -320,6 +322,12 @@ func (m *maker) tool(t Tool, at ...string) {
 	if t.Resource != nil {
 		if rule.id = m.pointers(t.Resource.ID, append(at, "resource", "id")...); len(t.Resource.ID) == 0 {
 			m.fail("needs pointers", append(at, "resource", "id")...)
+		}
+		if t.Resource.Pattern != "" {
+			var err error
+			if rule.part, err = regexp.Compile(t.Resource.Pattern); err != nil {
+				m.fail("is no regular expression of RE2", append(at, "resource", "pattern")...)
+			}
 		}
 		if t.Resource.Type == "" {
 			m.fail("is needed, such as patient", append(at, "resource", "type")...)

@@ -54,6 +54,8 @@ func TestRules(t *testing.T) {
 		{"a detector of one's own", policy.Config{Detectors: []policy.Detector{{Name: "staff", Class: "secret", Pattern: `EMP-(\d{4})`, Names: []string{"badge"}}}}, `"inputs":{"m":"by EMP-1234","badge":"9"}`, []string{`"m":"by EMP-****","badge":"****"`}, ""},
 		{"PHI", policy.Config{Tools: []policy.Tool{fhir}}, `"action":"tool_use:fhir_get","inputs":{"body":"{\"subject\":\"P1\"}","guardian":"G","why":"care"},"metadata":{"user_id":"u"}`,
 			[]string{`"event_type":"PHI_ACCESS"`, `"resource":{"type":"patient","id":"P1"}`, `"access_reason":"care"`, `"subjects":["/inputs/guardian"]`, `"classified":["/event_type","/resource","/metadata/access_reason"]`}, "flagged"},
+		{"a patient in a URL", policy.Config{Tools: []policy.Tool{{When: policy.When{Tools: []string{"fhir_*"}}, PHI: true, Resource: &policy.Resource{Type: "patient", ID: []string{"/inputs/none", "/inputs/url"}, Pattern: `[?&]patient=(\w+)`}}}},
+			`"action":"tool_use:fhir_get","inputs":{"url":"http://h/fhir/Observation?code=A1C&patient=S6227720&_format=json"}`, []string{`"resource":{"type":"patient","id":"S6227720"}`}, ""},
 		{"what an access lacks", policy.Config{Tools: []policy.Tool{{When: policy.When{Tools: []string{"pay"}}, CHD: true}}}, `"inputs":{}`, []string{`"event_type":"CHD_ACCESS"`, `"flagged":["/metadata/user_id","/resource"]`}, ""},
 		{"by a file", policy.Config{Tools: []policy.Tool{{Files: []string{"/srv/ehr/*"}, PHI: true}}}, `"inputs":{"file_path":"/srv/ehr/p1.json"}`, []string{"PHI_ACCESS"}, ""},
 		{"by a field", policy.Config{Tools: []policy.Tool{{Has: []string{"/inputs/mrn"}, PHI: true, Resource: &policy.Resource{Type: "patient", ID: []string{"/inputs/mrn"}}}}}, `"inputs":{"mrn":77}`, []string{`"id":"77"`}, ""},

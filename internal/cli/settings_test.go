@@ -53,6 +53,9 @@ func FuzzConfig(f *testing.F) {
 	f.Add("trail:\n  log: a\n  checkpoint_to: [x, y]\n")
 	f.Add("trail: {durability: written}\n---\nx")
 	f.Add("a: &a [*a]")
+	f.Add("policy:\n  profile: pci\n  actions: {email: hash, card: zap}\n  detectors: [{name: x, class: secret, pattern: '('}]\n  fields: [{path: /inputs/**/a, action: drop, tools: [x]}]\n")
+	f.Add("policy:\n  only: [{paths: [/inputs/a]}]\n  tools: [{has: [/inputs/a], phi: true, resource: {type: p, id: [/inputs/a]}}]\n  purposes: {declared: [a], otherwise: 7}\n")
+	f.Add("policy: &p {tools: [*p]}\n")
 	f.Add("\x00\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		values, err := parsed([]byte(s))
