@@ -430,3 +430,16 @@ func TestAStoreMadeFromTheDocumentIsRead(t *testing.T) {
 		t.Errorf("%s, %s, %v", p, found, err)
 	}
 }
+
+func BenchmarkPseudonymNew(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "x.trail")
+	if err := durable.MkdirAll(durable.OS, filepath.Join(dir, "keys"), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	s := New(durable.OS, dir, origin)
+	for i := 0; b.Loop(); i++ {
+		if _, err := s.Pseudonym(fmt.Sprint("user", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
