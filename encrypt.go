@@ -14,6 +14,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/identity"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
@@ -204,6 +205,15 @@ func (t *Trail) viewOf(stored []byte) (sealed.View, error) {
 func (t *Trail) readable() error {
 	if enc := t.enc.Load(); enc != nil && enc.seals {
 		return enc.locked
+	}
+	return nil
+}
+
+// wrapper wraps keys under the trail's key, nil where it does not seal or this
+// process has none.
+func (t *Trail) wrapper() identity.Wrapper {
+	if enc := t.enc.Load(); enc != nil && enc.store != nil {
+		return enc.store
 	}
 	return nil
 }

@@ -455,3 +455,30 @@ func TestEncryptedTrailWithFIPSOnly(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// Whose pseudonyms they are is sealed under the trail's key as well.
+func TestPseudonymsOfAnEncryptedTrail(t *testing.T) {
+	ctx := context.Background()
+	path, o := encryptedTrail(t)
+	trail := openWith(t, path, o)
+	hash, err := trail.Pseudonymize(ctx, "canary-user-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := Event{EventType: ToolUse, AgentID: "a", Action: "b", Metadata: Of(map[string]any{"user_id_hash": hash})}
+	if _, err := trail.Record(ctx, ev); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := os.ReadFile(filepath.Join(trailDir(path), "keys", "identity.key")); err != nil || !bytes.Contains(key, []byte(`"wrap"`)) {
+		t.Errorf("the identities' key lies there as it is: %v", err)
+	}
+	trail.Close()
+	trail = openWith(t, path, o)
+	if again, err := trail.Pseudonymize(ctx, "canary-user-1"); err != nil || again != hash {
+		t.Errorf("%s, %v", again, err)
+	}
+	if entries, err := collect(trail.Query(ctx, Query{User: "canary-user-1"})); err != nil || len(entries) != 1 {
+		t.Errorf("%d, %v", len(entries), err)
+	}
+	noCanary(t, filepath.Dir(path))
+}

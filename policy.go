@@ -226,7 +226,7 @@ func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err 
 		if err != nil {
 			return dst, nil, explainKey(err)
 		}
-		run.Tokens = tokensUnder(mac, c.opts.fs, c.dir)
+		run.Tokens = tokensUnder(mac, c.opts.fs, c.dir, store)
 	}
 	if text, notes, err = p.AppendEvent(nil, ev, run); err != nil {
 		return dst, nil, err
@@ -246,7 +246,7 @@ func (t *Trail) run(keep bool) policy.Run {
 	case t.Encrypts():
 		if enc := t.enc.Load(); enc != nil && enc.store != nil {
 			if mac, err := enc.store.MAC(context.Background()); err == nil {
-				r.Tokens = tokensUnder(mac, t.opts.fs, t.dir)
+				r.Tokens = tokensUnder(mac, t.opts.fs, t.dir, enc.store)
 			}
 		}
 	default:
@@ -294,14 +294,14 @@ func tokensOf(fsys durable.FS, dir string) policy.Tokens {
 	if err != nil || len(key) != macKeyBytes {
 		return nil
 	}
-	return tokensUnder(key, fsys, dir)
+	return tokensUnder(key, fsys, dir, nil)
 }
 
-func tokensUnder(mac []byte, fsys durable.FS, dir string) policy.Tokens {
+func tokensUnder(mac []byte, fsys durable.FS, dir string, wrap identity.Wrapper) policy.Tokens {
 	t := &tokens{key: newTokenKey(mac)}
 	if data, err := durable.ReadFile(fsys, filepath.Join(dir, "trail.json"), maxSmallFile); err == nil {
 		if id, _, err := parseIdentity(data); err == nil {
-			t.identities = identity.New(fsys, dir, id.Origin)
+			t.identities = identity.New(fsys, dir, id.Origin, wrap)
 		}
 	}
 	return t

@@ -74,7 +74,7 @@ func (r *remote) pseudonym(ctx context.Context, user string) (p string, holds bo
 
 // identities is the trail's identity store.
 func (t *Trail) identities() *identity.Store {
-	t.identitiesOnce.Do(func() { t.identityStore = identity.New(t.opts.fs, t.dir, t.id.Origin) })
+	t.identitiesOnce.Do(func() { t.identityStore = identity.New(t.opts.fs, t.dir, t.id.Origin, t.wrapper()) })
 	return t.identityStore
 }
 

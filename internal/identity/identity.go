@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
@@ -65,6 +66,7 @@ type Store struct {
 	fs     durable.FS
 	dir    string // the trail's
 	origin string
+	wrap   Wrapper // nil: the key lies there as it is
 
 	mu     sync.Mutex
 	closed bool
@@ -73,10 +75,17 @@ type Store struct {
 	known  map[string]string // pseudonyms that this process made or found, by identifier
 }
 
-// New is the store of the trail in dir, whose origin its boxes are bound to.
-// Nothing is read or made before it is needed.
-func New(fsys durable.FS, dir, origin string) *Store {
-	return &Store{fs: fsys, dir: dir, origin: origin}
+// Wrapper wraps keys/identity.key under the key of a trail that seals, for the name
+// "identity" (internal/keys).
+type Wrapper interface {
+	Wrap(ctx context.Context, name string, key []byte) ([]byte, error)
+	Unwrap(ctx context.Context, name string, text []byte) ([]byte, error)
+}
+
+// New is the store of the trail in dir, whose origin its boxes are bound to. wrap
+// is nil where the trail does not seal. Nothing is read or made before it is needed.
+func New(fsys durable.FS, dir, origin string, wrap Wrapper) *Store {
+	return &Store{fs: fsys, dir: dir, origin: origin, wrap: wrap}
 }
 
 // Pseudonym gives the pseudonym of an identifier, and makes it where there is
@@ -272,8 +281,18 @@ func (s *Store) loadKeys(create bool) (*keys, error) {
 	}
 	if key == nil {
 		key = newKey()
-		if err := durable.WriteFile(s.fs, s.file("keys", "identity.key"), key, 0o600); err != nil {
+		text := key
+		if s.wrap != nil {
+			if text, err = s.wrap.Wrap(context.Background(), boxPurpose, key); err != nil {
+				return nil, err
+			}
+		}
+		if err := durable.WriteFile(s.fs, s.file("keys", "identity.key"), text, 0o600); err != nil {
 			return nil, err
+		}
+	} else if s.wrap != nil {
+		if key, err = s.wrap.Unwrap(context.Background(), boxPurpose, key); err != nil {
+			return nil, fmt.Errorf("keys/identity.key: %w", err)
 		}
 	}
 	if len(key) != keySize {

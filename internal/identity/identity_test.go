@@ -69,7 +69,7 @@ func files(t *testing.T, dir string) map[string][]byte {
 
 func TestOneIdentifierHasOnePseudonym(t *testing.T) {
 	dir := trail(t, durable.OS)
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	if p := lookup(t, s, "user123"); p != "" {
 		t.Errorf("a pseudonym before there was one: %s", p)
 	}
@@ -83,7 +83,7 @@ func TestOneIdentifierHasOnePseudonym(t *testing.T) {
 	if pseudonym(t, s, "user124") == first {
 		t.Error("two identifiers have one pseudonym")
 	}
-	again := New(durable.OS, dir, origin)
+	again := New(durable.OS, dir, origin, nil)
 	if lookup(t, again, "user123") != first || pseudonym(t, again, "user123") != first {
 		t.Error("the next process has another")
 	}
@@ -97,7 +97,7 @@ func TestOneIdentifierHasOnePseudonym(t *testing.T) {
 			t.Errorf("Is(%q) is %v", text, !is)
 		}
 	}
-	other := New(durable.OS, trail(t, durable.OS), origin)
+	other := New(durable.OS, trail(t, durable.OS), origin, nil)
 	if other.Is(first) {
 		t.Error("a trail without a key knows it")
 	}
@@ -125,7 +125,7 @@ func TestOneIdentifierHasOnePseudonym(t *testing.T) {
 func TestWhoHasTheLinesCanGuessNothing(t *testing.T) {
 	const id = "mia.li@example.org"
 	dir := trail(t, durable.OS)
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	p := pseudonym(t, s, id)
 	plain := sha256.Sum256([]byte(id))
 	if p == hex.EncodeToString(plain[:]) {
@@ -163,7 +163,7 @@ func TestWhoHasTheLinesCanGuessNothing(t *testing.T) {
 
 func TestForgetIsForEachAlone(t *testing.T) {
 	dir := trail(t, durable.OS)
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	if err := s.Forget("nobody"); err != nil {
 		t.Errorf("forget before there is a key: %v", err)
 	}
@@ -186,7 +186,7 @@ func TestForgetIsForEachAlone(t *testing.T) {
 }
 
 func TestAClosedStoreMakesNone(t *testing.T) {
-	s := New(durable.OS, trail(t, durable.OS), origin)
+	s := New(durable.OS, trail(t, durable.OS), origin, nil)
 	p := pseudonym(t, s, "user123")
 	s.Close()
 	if _, err := s.Pseudonym("user123"); !errors.Is(err, ErrClosed) {
@@ -198,7 +198,7 @@ func TestAClosedStoreMakesNone(t *testing.T) {
 }
 
 func TestManyAtOnce(t *testing.T) {
-	s := New(durable.OS, trail(t, durable.OS), origin)
+	s := New(durable.OS, trail(t, durable.OS), origin, nil)
 	got := make([][]string, 8)
 	var wg sync.WaitGroup
 	for i := range got {
@@ -244,12 +244,12 @@ func TestDamageIsNamedAndNothingIsMadeAnew(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := trail(t, durable.OS)
-			s := New(durable.OS, dir, origin)
+			s := New(durable.OS, dir, origin, nil)
 			pseudonym(t, s, "user123")
 			pseudonym(t, s, "user124")
 			file := func(id string) string { return filepath.Join(dir, "identity", s.keys.name(id)) }
 			tc.damage(t, dir, file("user123"), file("user124"))
-			s = New(durable.OS, dir, origin)
+			s = New(durable.OS, dir, origin, nil)
 			before := files(t, dir)
 			_, errMake := s.Pseudonym("user123")
 			_, _, errLook := s.Lookup("user123")
@@ -300,7 +300,7 @@ func flip(t *testing.T, name string) {
 func TestWhatWasGivenOutSurvives(t *testing.T) {
 	scenario := func(t *testing.T, r *durabletest.Run) {
 		dir := trail(t, r.FS)
-		s := New(r.FS, dir, origin)
+		s := New(r.FS, dir, origin, nil)
 		given := map[string]string{}
 		forgotten := ""
 		r.Inject(func() {
@@ -316,7 +316,7 @@ func TestWhatWasGivenOutSurvives(t *testing.T) {
 				forgotten = "b"
 			}
 		})
-		next := New(r.Restart(), dir, origin)
+		next := New(r.Restart(), dir, origin, nil)
 		for id, p := range given {
 			found, ok, err := next.Lookup(id)
 			switch {
@@ -343,12 +343,12 @@ func TestWhatWasGivenOutSurvives(t *testing.T) {
 	t.Run("killed, then crash", func(t *testing.T) {
 		durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) {
 			dir := trail(t, r.FS)
-			r.Inject(func() { _, _ = New(r.FS, dir, origin).Pseudonym("a") })
-			p, err := New(r.Mem, dir, origin).Pseudonym("a")
+			r.Inject(func() { _, _ = New(r.FS, dir, origin, nil).Pseudonym("a") })
+			p, err := New(r.Mem, dir, origin, nil).Pseudonym("a")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found, _, err := New(r.Mem.Crash(nil), dir, origin).Lookup("a"); err != nil || found != p {
+			if found, _, err := New(r.Mem.Crash(nil), dir, origin, nil).Lookup("a"); err != nil || found != p {
 				t.Errorf("given out %s, found %q, %v", p, found, err)
 			}
 		})
@@ -394,7 +394,7 @@ func BenchmarkPseudonymKnown(b *testing.B) {
 	if err := durable.MkdirAll(durable.OS, filepath.Join(dir, "keys"), 0o700); err != nil {
 		b.Fatal(err)
 	}
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.Pseudonym("user123"); err != nil {
@@ -424,7 +424,7 @@ func TestAStoreMadeFromTheDocumentIsRead(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "identity", "store.json"), []byte(`{"format":1,"data":"`+keyID+"\"}\n"))
 	write(t, filepath.Join(dir, "identity", name), []byte(`{"format":1,"data":"`+data+"\"}\n"))
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	p, err := s.Pseudonym(id)
 	if found := lookup(t, s, id); err != nil || p != pseudonym || found != p || !s.Is(p) {
 		t.Errorf("%s, %s, %v", p, found, err)
@@ -436,7 +436,7 @@ func BenchmarkPseudonymNew(b *testing.B) {
 	if err := durable.MkdirAll(durable.OS, filepath.Join(dir, "keys"), 0o700); err != nil {
 		b.Fatal(err)
 	}
-	s := New(durable.OS, dir, origin)
+	s := New(durable.OS, dir, origin, nil)
 	for i := 0; b.Loop(); i++ {
 		if _, err := s.Pseudonym(fmt.Sprint("user", i)); err != nil {
 			b.Fatal(err)

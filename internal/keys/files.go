@@ -56,7 +56,8 @@ type dekFile struct {
 	Wrap    wrap   `json:"wrap"`
 }
 
-type macFile struct {
+// wrappedFile is a file with one wrapped key.
+type wrappedFile struct {
 	Format int  `json:"format"`
 	Wrap   wrap `json:"wrap"`
 }
@@ -146,10 +147,10 @@ func parseSubjects(data []byte) (f subjectsFile, err error) {
 	return f, nil
 }
 
-func parseMAC(data []byte) (f macFile, err error) {
-	err = parseFile(macName, data, &f, &f.Format)
+func parseWrapped(name string, data []byte) (f wrappedFile, err error) {
+	err = parseFile(name, data, &f, &f.Format)
 	if err == nil && !f.Wrap.valid() {
-		err = fmt.Errorf("%s: %w", macName, ErrDamaged)
+		err = fmt.Errorf("%s: %w", name, ErrDamaged)
 	}
 	return f, err
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,7 +100,7 @@ func Create(ctx context.Context, o Options, mac []byte) error {
 		err = s.replace(subjectsName, subjectsFile{Format: formatVersion, Epoch: 1, Wrap: wrapped, Pages: []pageFile{}})
 	}
 	if err == nil {
-		err = s.putMAC(ctx, mac)
+		err = s.putWrapped(ctx, macName, mac)
 	}
 	if err == nil {
 		s.deks.Format = formatVersion
@@ -224,25 +226,46 @@ func (s *Store) unwrap(ctx context.Context, purpose, name string, w wrap) ([]byt
 
 // MAC is the trail's MAC key.
 func (s *Store) MAC(ctx context.Context) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	text, err := s.read(macName)
 	if err != nil {
 		return nil, err
 	}
-	f, err := parseMAC(text)
+	return s.Unwrap(ctx, purposeOf(macName), text)
+}
+
+// Wrap gives the content of the file keys/NAME.key of a trail that seals: a key of
+// 32 bytes, wrapped.
+func (s *Store) Wrap(ctx context.Context, name string, key []byte) ([]byte, error) {
+	wrapped, err := s.wrap(ctx, name, name, key)
 	if err != nil {
 		return nil, err
 	}
-	return s.unwrap(ctx, "mac", "mac", f.Wrap)
+	text, err := json.Marshal(wrappedFile{Format: formatVersion, Wrap: wrapped})
+	return append(text, '\n'), err
 }
 
-func (s *Store) putMAC(ctx context.Context, mac []byte) error {
-	wrapped, err := s.wrap(ctx, "mac", "mac", mac)
+// Unwrap reads what Wrap gave.
+func (s *Store) Unwrap(ctx context.Context, name string, text []byte) ([]byte, error) {
+	f, err := parseWrapped(name+keySuffix, text)
+	if err != nil {
+		return nil, err
+	}
+	return s.unwrap(ctx, name, name, f.Wrap)
+}
+
+// wrappedNames are the files that Wrap gave, as far as they are there.
+var wrappedNames = []string{macName, "identity" + keySuffix}
+
+const keySuffix = ".key"
+
+func purposeOf(file string) string { return strings.TrimSuffix(file, keySuffix) }
+
+func (s *Store) putWrapped(ctx context.Context, file string, key []byte) error {
+	text, err := s.Wrap(ctx, purposeOf(file), key)
 	if err != nil {
 		return err
 	}
-	return s.replace(macName, macFile{Format: formatVersion, Wrap: wrapped})
+	return durable.WriteFile(s.fs, filepath.Join(s.dir, file), text, 0o600)
 }
 
 // Rewrap wraps under the KEK what the former one has wrapped. Afterwards that one
@@ -282,18 +305,24 @@ func (s *Store) rewrapLocked(ctx context.Context) error {
 		}
 		s.deks = deks
 	}
-	text, err := s.read(macName)
-	if err != nil {
-		return err
-	}
-	mac, err := parseMAC(text)
-	if err != nil {
-		return err
-	}
-	if mac.Wrap.KEK != id {
-		key, err := s.unwrap(ctx, "mac", "mac", mac.Wrap)
+	for _, file := range wrappedNames {
+		text, err := s.read(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f, err := parseWrapped(file, text)
+		if err != nil {
+			return err
+		}
+		if f.Wrap.KEK == id {
+			continue
+		}
+		key, err := s.unwrap(ctx, purposeOf(file), purposeOf(file), f.Wrap)
 		if err == nil {
-			err = s.putMAC(ctx, key)
+			err = s.putWrapped(ctx, file, key)
 		}
 		if err != nil {
 			return err
@@ -303,6 +332,7 @@ func (s *Store) rewrapLocked(ctx context.Context) error {
 		return nil
 	}
 	table := s.table
+	var err error
 	if table.Wrap, err = s.wrap(ctx, "epoch", fmt.Sprint(table.Epoch), s.epoch); err != nil {
 		return err
 	}
