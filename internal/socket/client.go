@@ -292,10 +292,6 @@ type clientStream struct {
 	err     error // what ended the stream
 }
 
-// chunkHead is how long the head of a chunk is: eight hex digits and a line
-// end (RFC 9112 §7.1 allows leading zeros).
-const chunkHead = 10
-
 func startStream(conn net.Conn, d Durability) *clientStream {
 	s := &clientStream{conn: conn, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
 	path := "/v1/events"
@@ -412,13 +408,7 @@ func (s *clientStream) write(head string) error {
 			s.room = nil
 		}
 		s.mu.Unlock()
-		size := len(chunk) - chunkHead
-		for i := chunkHead - 3; i >= 0; i-- {
-			chunk[i] = "0123456789abcdef"[size&15]
-			size >>= 4
-		}
-		chunk[chunkHead-2], chunk[chunkHead-1] = '\r', '\n'
-		chunk = append(chunk, '\r', '\n')
+		chunk = endChunk(chunk)
 		if _, err := s.conn.Write(chunk); err != nil {
 			// The answer may say why: it ends the stream, and is here soon.
 			select {
