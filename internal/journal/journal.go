@@ -42,8 +42,8 @@ const (
 	retryFull = 200 * time.Millisecond
 	// gatherPart is the part of a commit's time after which no more callers are
 	// waited for when none came in it, and gatherMost how many times as long as
-	// a commit the whole wait may take. A half and four times as long gave no
-	// larger batches, an eighth and once smaller ones.
+	// a commit the whole wait may take. A half and an eighth, once and four
+	// times gave no larger batches.
 	gatherPart = 4
 	gatherMost = 2
 	// offsetEvery is how many lines lie between two remembered offsets.
@@ -264,7 +264,7 @@ func (j *Journal) lead(inline bool) {
 // costs as much processor time as the encoding of fifty entries, so that where
 // the processors are the limit large batches are what is fast: 64 connections
 // to the socket filled batches of 23 with a bound on the whole alone, and fill
-// 36 (make bench-socket). Who waits gives way to other processes too, such as
+// 37 (make bench-socket). Who waits gives way to other processes too, such as
 // the clients of the socket that are about to send.
 func (j *Journal) gather() {
 	j.mu.Lock()
