@@ -72,7 +72,9 @@ func TestCrashKill(t *testing.T) {
 	t.Logf("seed %d, %d rounds", seed, rounds)
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	h := &history{}
+	window := 60 * time.Millisecond
 	for round := range rounds {
+		before := len(h.receipts)
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
 		cmd.Env = append(os.Environ(), killChild+"="+path)
 		out, err := cmd.StdoutPipe()
@@ -83,8 +85,9 @@ func TestCrashKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// From before it has opened the trail to well after.
-		kill := time.AfterFunc(time.Duration(5+rng.IntN(60))*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+		// From before it has opened the trail to well after, which is later on a
+		// machine that is busy with other things.
+		kill := time.AfterFunc(5*time.Millisecond+time.Duration(rng.Int64N(int64(window))), func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 		s := bufio.NewScanner(out)
 		for s.Scan() {
 			line := s.Text()
@@ -105,6 +108,11 @@ func TestCrashKill(t *testing.T) {
 		}
 		_ = cmd.Wait()
 		kill.Stop()
+		if len(h.receipts) == before {
+			window = min(2*window, time.Second)
+		} else {
+			window = max(window/2, 60*time.Millisecond)
+		}
 	}
 	trail, err := Open(path, nil)
 	if err != nil {

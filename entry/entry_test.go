@@ -462,11 +462,19 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
-func BenchmarkAppendLine(b *testing.B) {
+// typical is an event as programs record them.
+func typical() Event {
 	ev := minimal()
+	ev.EventType, ev.AgentID, ev.TraceID, ev.Action = "TOOL_USE", "airline-agent-7", "4bf92f3577b34da6a3ce929d0e0e4736", "tool_use:get_reservation_details"
 	ev.Inputs = Raw([]byte(`{"reservation_id":"ZFA04Y"}`))
 	ev.Outputs = Raw([]byte(`{"status":"ok","cabin":"economy","passengers":2}`))
 	ev.Metadata = Raw([]byte(`{"user_id":"user123","session_id":"session456","ip_address":"192.0.2.1"}`))
+	ev.IdempotencyKey, ev.DurationMS = "6mQkWb0H1J0hZ3m2pXy7Qg", 45.2
+	return ev
+}
+
+func BenchmarkAppendLine(b *testing.B) {
+	ev := typical()
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
@@ -476,6 +484,21 @@ func BenchmarkAppendLine(b *testing.B) {
 		}
 	}
 	b.SetBytes(int64(len(buf)))
+}
+
+func BenchmarkParseEvent(b *testing.B) {
+	ev := typical()
+	text, err := AppendEvent(nil, &ev)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseEvent(text); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkParse(b *testing.B) {

@@ -21,6 +21,8 @@ type scanner struct {
 	// keys holds the names of every object being written, as spans of dst;
 	// each object uses the part above the length that it found.
 	keys []span
+
+	member jsonMember // the one that ParseEvent is at: an interface can hold it without an allocation
 }
 
 type span struct{ start, end int }
@@ -48,7 +50,7 @@ func AppendCompact(dst, src []byte, depth int) ([]byte, error) {
 }
 
 func (s *scanner) release() {
-	s.src, s.dst, s.keys = nil, nil, s.keys[:0]
+	s.src, s.dst, s.keys, s.member = nil, nil, s.keys[:0], jsonMember{}
 	scanners.Put(s)
 }
 
@@ -453,11 +455,9 @@ func AppendString(dst []byte, s string) (out []byte, ok bool) {
 	begin := len(dst)
 	dst = append(dst, '"')
 	from := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c >= 0x20 && c < 0x80 && c != '"' && c != '\\':
-			i++
+	text := stringAsBytes(s)
+	for i := plainPrefix(text); i < len(s); i += plainPrefix(text[i:]) {
+		switch c := s[i]; {
 		case c < 0x80:
 			dst = append(dst, s[from:i]...)
 			dst = appendRune(dst, rune(c))

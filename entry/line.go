@@ -226,13 +226,11 @@ func (l *line) some(prefix, field, s string) {
 }
 
 func (l *line) time(field string, t time.Time) {
-	t = t.UTC()
-	if y := t.Year(); y < 0 || y > 9999 {
-		l.fail(field, errors.New("the year is outside 0000 to 9999"))
-		return
-	}
+	var ok bool
 	l.dst = append(l.dst, '"')
-	l.dst = AppendTime(l.dst, t)
+	if l.dst, ok = appendTime(l.dst, t.UTC()); !ok {
+		l.fail(field, errors.New("the year is outside 0000 to 9999"))
+	}
 	l.dst = append(l.dst, '"')
 }
 

@@ -243,11 +243,8 @@ func (s *scanner) skipText() error {
 // it is a part of quoted itself.
 func unquote(quoted []byte) []byte {
 	b := quoted[1 : len(quoted)-1]
-	i := 0
-	for i < len(b) && b[i] != '\\' {
-		i++
-	}
-	if i == len(b) {
+	i := bytes.IndexByte(b, '\\')
+	if i < 0 {
 		return b
 	}
 	out := append(make([]byte, 0, len(b)), b[:i]...)
@@ -379,7 +376,8 @@ func ParseEvent(b []byte) (Event, error) {
 			}
 		}
 		seen = append(seen, name)
-		firstErr = ev.set(memberName(name), jsonMember{v, b})
+		s.member = jsonMember{v, b}
+		firstErr = ev.set(memberName(name), &s.member)
 	})
 	switch {
 	case err != nil:
@@ -540,12 +538,15 @@ func (ev *Event) set(name string, v member) error {
 // jsonMember is a value in JSON text.
 type jsonMember struct{ v, src []byte }
 
-func (m jsonMember) isNull() bool { return string(m.v) == "null" }
+func (m *jsonMember) isNull() bool { return string(m.v) == "null" }
 
 // text checks the string as a line would: a lone surrogate is no text.
-func (m jsonMember) text() (string, bool, error) {
+func (m *jsonMember) text() (string, bool, error) {
 	if m.v[0] != '"' {
 		return "", false, nil
+	}
+	if bytes.IndexByte(m.v, '\\') < 0 {
+		return bytesAsString(m.v[1 : len(m.v)-1]), true, nil
 	}
 	for i := 0; i < len(m.v); i++ {
 		if m.v[i] != '\\' {
@@ -560,12 +561,12 @@ func (m jsonMember) text() (string, bool, error) {
 	return bytesAsString(unquote(m.v)), true, nil
 }
 
-func (m jsonMember) boolean() (value, ok bool) {
+func (m *jsonMember) boolean() (value, ok bool) {
 	s := string(m.v)
 	return s == "true", s == "true" || s == "false"
 }
 
-func (m jsonMember) number() (float64, []byte, bool) {
+func (m *jsonMember) number() (float64, []byte, bool) {
 	if c := m.v[0]; c != '-' && (c < '0' || c > '9') {
 		return 0, nil, false
 	}
@@ -573,8 +574,8 @@ func (m jsonMember) number() (float64, []byte, bool) {
 	return f, m.v, true
 }
 
-func (m jsonMember) object() Object            { return Object{raw: m.v, src: m.src} }
-func (m jsonMember) moment() (time.Time, bool) { return time.Time{}, false }
+func (m *jsonMember) object() Object            { return Object{raw: m.v, src: m.src} }
+func (m *jsonMember) moment() (time.Time, bool) { return time.Time{}, false }
 
 // offsetIn is where part, a subslice of whole, begins in it.
 func offsetIn(whole, part []byte) int { return cap(whole) - cap(part) }

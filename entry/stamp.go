@@ -14,20 +14,27 @@ const TimeLayout = "2006-01-02T15:04:05.000Z"
 // AppendTime appends t, which must be UTC and in the years 0000 to 9999, as
 // TimeLayout; digits past milliseconds are cut.
 func AppendTime(dst []byte, t time.Time) []byte {
+	dst, _ = appendTime(dst, t)
+	return dst
+}
+
+// appendTime is AppendTime, and ok is false where the year has no four digits.
+func appendTime(dst []byte, t time.Time) (out []byte, ok bool) {
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
-	two := func(dst []byte, n int, end byte) []byte {
-		return append(dst, byte('0'+n/10), byte('0'+n%10), end)
-	}
-	dst = append(dst, byte('0'+year/1000), byte('0'+year/100%10))
-	dst = two(dst, year%100, '-')
-	dst = two(dst, int(month), '-')
-	dst = two(dst, day, 'T')
-	dst = two(dst, hour, ':')
-	dst = two(dst, minute, ':')
-	dst = two(dst, second, '.')
 	ms := t.Nanosecond() / 1e6
-	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+	b := [len(TimeLayout)]byte{4: '-', 7: '-', 10: 'T', 13: ':', 16: ':', 19: '.', 23: 'Z'}
+	two := func(at, n int) { b[at], b[at+1] = byte('0'+n/10), byte('0'+n%10) }
+	two(0, year/100)
+	two(2, year%100)
+	two(5, int(month))
+	two(8, day)
+	two(11, hour)
+	two(14, minute)
+	two(17, second)
+	two(20, ms/10)
+	b[22] = byte('0' + ms%10)
+	return append(dst, b[:]...), 0 <= year && year <= 9999
 }
 
 // localLayouts are the times without a zone that are understood: what
@@ -110,3 +117,6 @@ func NewTraceID() string {
 
 // bytesAsString shares b, which must not change afterwards.
 func bytesAsString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// stringAsBytes shares s, so that its bytes must only be read.
+func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

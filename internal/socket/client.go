@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -283,7 +284,11 @@ func (c *Client) open(ctx context.Context) (*clientStream, error) {
 	if err != nil {
 		return nil, gone(err)
 	}
-	c.stream = startStream(conn, c.durability)
+	c.stream, err = startStream(conn, c.durability)
+	if err != nil {
+		conn.Close()
+		return nil, gone(err)
+	}
 	return c.stream, nil
 }
 
@@ -293,40 +298,57 @@ var errEnded = fmt.Errorf("%w: nothing was sent", ErrGone)
 // clientStream is one POST /v1/events. It speaks HTTP itself:
 // http.Transport would take the events through a pipe, with another switch of
 // goroutines and another copy for each.
+//
+// A caller who is the only one to wait writes himself, as far as that goes at
+// once; for more than one a goroutine does, so that they share a write.
 type clientStream struct {
-	conn net.Conn
+	conn *net.UnixConn
+	raw  syscall.RawConn
 	wake chan struct{} // one element: there is something to write
 	done chan struct{} // closed when both goroutines have ended
 	stop chan struct{} // closed with err set
 
+	attempt func(fd uintptr) bool // writes direct; made once
+	direct  []byte                // what is left of what a caller writes, who alone has it
+
 	mu      sync.Mutex
 	pending []byte        // what is to be written, behind chunkHead bytes
 	spare   []byte        // its buffer of the write before
+	writing bool          // somebody writes
+	rest    []byte        // what a caller could not write, before pending
 	room    chan struct{} // closed when pending was taken; made by who waits for it
 	queue   []*call       // unanswered, from first on, in order
 	first   int
 	err     error // what ended the stream
 }
 
-// chunkHead is how long the head of a chunk is: eight hex digits and a line
-// end (RFC 9112 §7.1 allows leading zeros).
-const chunkHead = 10
-
-func startStream(conn net.Conn, d Durability) *clientStream {
-	s := &clientStream{conn: conn, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
+func startStream(conn *net.UnixConn, d Durability) (*clientStream, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &clientStream{conn: conn, raw: raw, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
+	s.attempt = func(fd uintptr) bool {
+		if n, err := syscall.Write(int(fd), s.direct); err == nil {
+			s.direct = s.direct[n:]
+		}
+		return true
+	}
 	path := "/v1/events"
 	if d != "" {
 		path += "?durability=" + string(d)
 	}
 	head := "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+	s.rest = []byte(head)
+	s.wake <- struct{}{}
 	var wg sync.WaitGroup
-	wg.Go(func() { s.fail(s.write(head)) })
+	wg.Go(func() { s.fail(s.write()) })
 	wg.Go(func() { s.fail(s.read()) })
 	go func() {
 		wg.Wait()
 		close(s.done)
 	}()
-	return s
+	return s, nil
 }
 
 func (s *clientStream) ended() bool {
@@ -386,14 +408,65 @@ func (s *clientStream) send(ctx context.Context, c *call, events [][]byte) error
 	for _, ev := range events {
 		s.pending = append(append(s.pending, ev...), '\n')
 	}
+	alone := s.first == len(s.queue)
 	s.push(c)
-	if first {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+	switch {
+	case alone && !s.writing && s.rest == nil:
+		s.writeDirect()
+	case first:
+		s.wakeWriter()
 	}
 	return nil
+}
+
+func (s *clientStream) wakeWriter() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take takes what is pending as a chunk, nil where nothing is; mu is held.
+func (s *clientStream) take() []byte {
+	chunk := s.pending
+	s.pending = nil
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
+	if len(chunk) == 0 {
+		return nil
+	}
+	return endChunk(chunk)
+}
+
+// written takes a buffer back; mu is held.
+func (s *clientStream) written(chunk []byte) {
+	if cap(chunk) <= 2*pendingBytes { // a giant is left to the collector
+		s.spare = chunk
+	}
+}
+
+// writeDirect writes what is pending without waiting for room in the socket.
+// What is left over, and an error, is for the writer's goroutine. mu is held,
+// but not during the write.
+func (s *clientStream) writeDirect() {
+	s.writing = true
+	chunk := s.take()
+	s.mu.Unlock()
+	s.direct = chunk
+	_ = s.raw.Write(s.attempt)
+	s.mu.Lock()
+	s.writing = false
+	if len(s.direct) == 0 {
+		s.written(chunk)
+	} else {
+		s.rest = s.direct
+	}
+	s.direct = nil
+	if s.rest != nil || len(s.pending) > 0 {
+		s.wakeWriter()
+	}
 }
 
 // push adds to the queue; mu is held.
@@ -407,10 +480,7 @@ func (s *clientStream) push(c *call) {
 }
 
 // write sends what is pending, chunk after chunk, until the stream ends.
-func (s *clientStream) write(head string) error {
-	if _, err := io.WriteString(s.conn, head); err != nil {
-		return err
-	}
+func (s *clientStream) write() error {
 	for {
 		select {
 		case <-s.wake:
@@ -421,33 +491,33 @@ func (s *clientStream) write(head string) error {
 		// nothing.
 		runtime.Gosched()
 		s.mu.Lock()
-		chunk := s.pending
-		s.pending = nil
-		if s.room != nil {
-			close(s.room)
-			s.room = nil
+		if s.writing { // whoever does wakes us again
+			s.mu.Unlock()
+			continue
+		}
+		s.writing = true
+		rest, chunk := s.rest, s.take()
+		s.rest = nil
+		s.mu.Unlock()
+		for _, part := range [][]byte{rest, chunk} {
+			if len(part) == 0 {
+				continue
+			}
+			if _, err := s.conn.Write(part); err != nil {
+				// The answer may say why: it ends the stream, and is here soon.
+				select {
+				case <-s.stop:
+				case <-time.After(time.Second):
+				}
+				return err
+			}
+		}
+		s.mu.Lock()
+		s.writing = false
+		if chunk != nil {
+			s.written(chunk)
 		}
 		s.mu.Unlock()
-		size := len(chunk) - chunkHead
-		for i := chunkHead - 3; i >= 0; i-- {
-			chunk[i] = "0123456789abcdef"[size&15]
-			size >>= 4
-		}
-		chunk[chunkHead-2], chunk[chunkHead-1] = '\r', '\n'
-		chunk = append(chunk, '\r', '\n')
-		if _, err := s.conn.Write(chunk); err != nil {
-			// The answer may say why: it ends the stream, and is here soon.
-			select {
-			case <-s.stop:
-			case <-time.After(time.Second):
-			}
-			return err
-		}
-		if cap(chunk) <= 2*pendingBytes { // a giant is left to the collector
-			s.mu.Lock()
-			s.spare = chunk
-			s.mu.Unlock()
-		}
 	}
 }
 

@@ -81,3 +81,20 @@ const (
 	OwnBuffer   = ownBuffer
 	BatchBuffer = batchBuffer
 )
+
+// Chunks decodes what pieces give, one after the other.
+func Chunks(pieces [][]byte) (data []byte, err error) {
+	var c chunks
+	for _, p := range pieces {
+		b := append([]byte(nil), p...)
+		n, err := c.decode(b)
+		data = append(data, b[:n]...)
+		if err != nil {
+			return data, err
+		}
+	}
+	return data, nil
+}
+
+// Chunk makes one of data.
+func Chunk(data []byte) []byte { return endChunk(append(make([]byte, chunkHead), data...)) }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"strings"
 	"testing"
@@ -78,6 +79,39 @@ func FuzzLines(f *testing.F) {
 			if err == nil && lines[i] != want[i] || err == socket.ErrNoRoom && len(want[i]) < socket.OwnBuffer {
 				t.Fatalf("without memory: line %d of %d bytes: %v", i, len(want[i]), err)
 			}
+		}
+	})
+}
+
+// FuzzChunks: a body that net/http takes is taken alike, in whatever pieces it
+// comes, and what ends well for us does so for net/http, which leaves what comes
+// after the last chunk to others.
+func FuzzChunks(f *testing.F) {
+	f.Add([]byte("5\r\nhello\r\n0\r\n\r\n"), uint8(1))
+	f.Add([]byte("5;x=\"y\"\r\nhello\r\n00A \r\n0123456789\r\n0\r\nA: b\r\n\r\nrest"), uint8(3))
+	f.Add([]byte("5\nhello\n0\n\n"), uint8(2))
+	f.Add([]byte("zz\r\n"), uint8(9))
+	f.Add([]byte("ffffffffffffffff\r\nx"), uint8(0))
+	f.Add(append(socket.Chunk([]byte("of ours")), "0\r\n\r\n"...), uint8(4))
+	f.Fuzz(func(t *testing.T, body []byte, size uint8) {
+		var pieces [][]byte
+		for rest := body; len(rest) > 0; {
+			n := min(1+int(size), len(rest))
+			pieces, rest = append(pieces, rest[:n]), rest[n:]
+		}
+		got, err := socket.Chunks(pieces)
+		whole, wholeErr := socket.Chunks([][]byte{body})
+		if !bytes.Equal(got, whole) || err != wholeErr {
+			t.Fatalf("in pieces of %d: %q, %v; whole: %q, %v", 1+size, got, err, whole, wholeErr)
+		}
+		want, wantErr := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(body)))
+		switch {
+		case !bytes.HasPrefix(got, want) && !bytes.HasPrefix(want, got):
+			t.Fatalf("%q, and net/http has %q", got, want)
+		case wantErr == nil && !bytes.Equal(got, want):
+			t.Fatalf("%q, %v; net/http has %q", got, err, want)
+		case err == io.EOF && wantErr != nil:
+			t.Fatalf("%q is taken; net/http says %v", body, wantErr)
 		}
 	})
 }

@@ -300,6 +300,32 @@ func TestHalfRequestsHurtNobody(t *testing.T) {
 	}
 }
 
+// Every chunk has its own time, also where the next has always begun when one
+// is recorded, as it has where a peer sends without a pause.
+func TestAStreamOfHalvesGoesOn(t *testing.T) {
+	s := serve(t, newMemoryHolder(), func(s *socket.Server) { s.SetPatience(time.Minute, 400*time.Millisecond) })
+	conn := connect(t, s)
+	answers := head(t, conn)
+	const half = len(small) / 2
+	head, _, _ := strings.Cut(string(socket.Chunk([]byte(small))), small)
+	begin, end := head+small[:half], small[half:]+"\r\n"
+	fmt.Fprint(conn, begin)
+	for i := range 12 {
+		time.Sleep(50 * time.Millisecond)
+		fmt.Fprint(conn, end+begin)
+		if line, err := answers.ReadString('\n'); err != nil || !strings.HasPrefix(line, `{"index":`) {
+			t.Fatalf("after %d events: %q, %v", i, line, err)
+		}
+	}
+	start := time.Now()
+	if rest, err := io.ReadAll(answers); len(rest) != 0 || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("half a chunk was waited for %v", took)
+	}
+}
+
 func TestAnErrorDoesNotWaitForTheBody(t *testing.T) {
 	s := serve(t, newMemoryHolder())
 	for _, head := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {

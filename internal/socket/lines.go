@@ -63,6 +63,7 @@ type lineReader struct {
 	scanned int   // buf[from:from+scanned] has no newline
 	skip    error // why the line at hand is passed over; nil while it is not
 	end     error // what ended the source
+	wide    bool  // a large buffer was needed, and will be again
 }
 
 // next gives the next line that is there, without its newline: it is good
@@ -101,6 +102,7 @@ func (r *lineReader) partial() bool { return r.from < r.to || r.skip != nil }
 // fill reads once, more or the source's end. It must only be called when next
 // has no line and the source has not ended.
 func (r *lineReader) fill() {
+	r.rest()
 	r.makeRoom()
 	var n int
 	n, r.end = r.src.Read(r.buf[r.to:])
@@ -117,18 +119,39 @@ func (r *lineReader) makeRoom() {
 	}
 	tight := len(r.buf)-r.to < leastRoom
 	switch {
+	case len(r.buf) == 0 && r.wide && r.exchange(batchBuffer):
 	case len(r.buf) == 0:
 		r.buf = make([]byte, leastBuffer)
 	case tight && len(r.buf) < batchBuffer, r.to == len(r.buf) && r.from == 0:
 		r.grow() // it comes faster than we read, or the line is long
-	case r.from == r.to && len(r.buf) > ownBuffer:
-		r.release()
-		r.buf = make([]byte, ownBuffer)
 	case r.from == r.to:
 		r.from, r.to = 0, 0
 	case tight:
 		r.compact(r.buf)
 	}
+}
+
+// rest gives a large buffer back while nothing is in it.
+func (r *lineReader) rest() {
+	if r.from == r.to && len(r.buf) > ownBuffer {
+		r.wide = true
+		r.release()
+	}
+}
+
+// widen makes room where lines wait that were not given out yet, as long as
+// they are no more than is taken at once; it tells whether there is room.
+func (r *lineReader) widen() bool {
+	switch {
+	case r.from == r.to:
+		r.makeRoom()
+	case len(r.buf)-r.to >= leastRoom:
+	case len(r.buf) >= batchBuffer:
+		return false
+	default:
+		r.exchange(min(4*len(r.buf), batchBuffer))
+	}
+	return len(r.buf)-r.to >= leastRoom
 }
 
 // compact moves the begun line to the beginning of buf.
@@ -142,28 +165,34 @@ func (r *lineReader) grow() {
 	if size > batchBuffer { // for a long line: all that it may need, not much more
 		size = min(2*len(r.buf), r.max+1)
 	}
-	var next []byte
 	switch {
-	case size <= ownBuffer:
-		next = make([]byte, size)
-	case !r.shared.take(size):
-	case size == batchBuffer:
-		next = *batchBuffers.Get().(*[]byte)
-	default:
-		next = make([]byte, size)
-	}
-	switch {
-	case next != nil:
-		old := *r
-		r.compact(next)
-		r.buf = next
-		old.release()
+	case r.exchange(size):
 	case r.from > 0:
 		r.compact(r.buf)
 	case r.to == len(r.buf):
 		r.skip = errNoRoom
 		r.to, r.scanned = 0, 0
 	}
+}
+
+// exchange takes a buffer of another size, if there is one.
+func (r *lineReader) exchange(size int) bool {
+	var next []byte
+	switch {
+	case size <= ownBuffer:
+		next = make([]byte, size)
+	case !r.shared.take(size):
+		return false
+	case size == batchBuffer:
+		next = *batchBuffers.Get().(*[]byte)
+	default:
+		next = make([]byte, size)
+	}
+	old := *r
+	r.compact(next)
+	r.buf = next
+	old.release()
+	return true
 }
 
 // release gives a large buffer back.

@@ -142,7 +142,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("socket: not every peer took its answers: %w", ctx.Err())
 	}
-	return errors.Join(err, s.http.Close())
+	err = errors.Join(err, s.http.Close())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.abort()
+	}
+	return err
 }
 
 // Idle is how long nobody has been connected: 0 while somebody is.
@@ -161,17 +167,24 @@ func (s *Server) isStopping() bool {
 	return s.stopping
 }
 
-// connState counts the connections that a request is under way on.
+// connState counts the connections that a request is under way on. One that is
+// hijacked has its request until it is closed.
 func (s *Server) connState(nc net.Conn, state http.ConnState) {
-	c := nc.(*conn)
+	if state == http.StateHijacked {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := c.active
-	c.active = state == http.StateActive
+	nc.(*conn).setActiveLocked(state == http.StateActive)
+}
+
+func (c *conn) setActiveLocked(active bool) {
+	s, was := c.s, c.active
+	c.active = active
 	switch {
-	case c.active && !was:
+	case active && !was:
 		s.active++
-	case was && !c.active:
+	case was && !active:
 		if s.active--; s.active == 0 && s.stopping {
 			select {
 			case <-s.quiet:
@@ -251,6 +264,7 @@ func (c *conn) Close() error {
 	c.gone.Do(func() {
 		c.s.mu.Lock()
 		defer c.s.mu.Unlock()
+		c.setActiveLocked(false)
 		delete(c.s.conns, c)
 		if len(c.s.conns) == 0 {
 			c.s.alone = time.Now()
@@ -287,6 +301,19 @@ func (c *conn) stopReading() {
 	c.mu.Unlock()
 }
 
+func (c *conn) readsNoMore() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.noRead
+}
+
+// abort ends the connection for both sides. It does not wait for whoever uses
+// it, as Close does: a holder that hangs would hold that too.
+func (c *conn) abort() {
+	_ = c.CloseRead()
+	_ = c.CloseWrite()
+}
+
 // Write is bounded by answerTime. The deadline is moved when a sixth of it is
 // gone, not for every answer.
 func (c *conn) Write(b []byte) (int, error) {
@@ -311,6 +338,7 @@ type request struct {
 	conn *conn
 
 	bodyRead bool // to its end
+	hijacked bool // the connection is no longer net/http's
 }
 
 // ServeHTTP implements http.Handler.
@@ -341,7 +369,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 // open it must not meet the end of a body after the handler. What is longer
 // ends the connection.
 func (r *request) finishBody() {
-	if r.bodyRead || r.w.Header().Get("Connection") == "close" {
+	if r.bodyRead || r.hijacked || r.w.Header().Get("Connection") == "close" {
 		return
 	}
 	_ = r.rc.Flush()
