@@ -43,6 +43,10 @@ func sealsHere(fsys durable.FS, dir string) (bool, error) {
 // Encrypts tells whether the trail's lines are sealed. Where that can't be told, it
 // says yes.
 func (t *Trail) Encrypts() bool {
+	enc := t.enc.Load()
+	if t.holds() || enc != nil && enc.seals {
+		return enc != nil
+	}
 	yes, err := sealsHere(t.opts.fs, t.dir)
 	return yes || err != nil
 }

@@ -467,13 +467,20 @@ func (w *walker) text() result {
 		w.note(dropped, w.pointer(), "only")
 		return goes
 	}
-	if f.keyed {
+	switch {
+	case f.keyed && f.key.Class == detect.Secret && string(text) == leftOut:
+		return stays
+	case f.keyed:
 		w.matches = w.p.set.Value(w.matches[:0], f.key, text)
-	} else {
+	default:
 		w.matches = w.p.set.Text(w.matches[:0], text)
 	}
 	return w.found(text, start)
 }
+
+// leftOut is what capture puts in the place of a credential of a header:
+// {"omitted":"credential"}. Nothing is left to mask there.
+const leftOut = "credential"
 
 // looksJSON tells whether text may be JSON that holds something.
 func looksJSON(text []byte) bool {
