@@ -598,7 +598,10 @@ func parseAnswer(line []byte) (entry.Receipt, error) {
 		return entry.Receipt{}, errAnswer
 	}
 	r := entry.Receipt{Index: *a.Index, EventID: a.EventID, Durable: a.Durable == nil || *a.Durable}
-	if n, err := hex.Decode(r.Digest[:], []byte(a.Digest)); err != nil || n != len(r.Digest) {
+	if len(a.Digest) != hex.EncodedLen(len(r.Digest)) {
+		return entry.Receipt{}, errAnswer
+	}
+	if _, err := hex.Decode(r.Digest[:], []byte(a.Digest)); err != nil {
 		return entry.Receipt{}, errAnswer
 	}
 	return r, nil

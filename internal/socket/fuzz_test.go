@@ -125,6 +125,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(string(r.AppendJSON(nil)) + "\n")
 	f.Add(`{"error":{"code":"busy","message":"too many connections"}}`)
 	f.Add(`{"digest":"00","index":1}`)
+	f.Add(`{"index":0,"event_id":"000000000000000000000000000000000000","digest":"000000000000000000000000000000000000000000000000000000000000000000","more":false}`)
 	f.Fuzz(func(t *testing.T, line string) {
 		fast, ok := socket.ParseReceipt([]byte(line))
 		if !ok {
