@@ -31,24 +31,24 @@ type encryption struct {
 }
 
 // sealsHere tells from the files whether the trail's lines are sealed. Who may not
-// look into keys/ does not know: a permission error is told.
+// look into keys/ does not know, and is told no.
 func sealsHere(fsys durable.FS, dir string) (bool, error) {
 	_, err := fsys.Stat(filepath.Join(dir, "keys", "deks.json"))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// Encrypts tells whether the trail's lines are sealed. Where that can't be told, it
-// says yes.
+// Encrypts tells whether the trail's lines are sealed. Who may not look into its
+// directory can't tell: then it says no.
 func (t *Trail) Encrypts() bool {
 	enc := t.enc.Load()
 	if t.holds() || enc != nil && enc.seals {
 		return enc != nil
 	}
-	yes, err := sealsHere(t.opts.fs, t.dir)
-	return yes || err != nil
+	yes, _ := sealsHere(t.opts.fs, t.dir)
+	return yes
 }
 
 // kek is the trail's key-encryption key: Options.KEK, else the environment's, else

@@ -461,9 +461,34 @@ func ExampleManagerOptions() {
 	path, opts, done := scratch()
 	defer done()
 
-	_, err := audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, EncryptAtRest: true, Options: *opts})
+	_, err := audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, RotationInterval: "daily", Options: *opts})
 	fmt.Println(err)
-	// Output: audit trail manager: option EncryptAtRest: not in this version
+	// Output: audit trail manager: option RotationInterval: not in this version
+}
+
+// Nobody reads the log without the key, which lies elsewhere; who has it reads it
+// as any other.
+func ExampleManagerOptions_encryptAtRest() {
+	path, opts, done := scratch()
+	defer done()
+
+	ctx := context.Background()
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{
+		AuditLogPath: path, EncryptAtRest: true, EncryptionKey: strings.Repeat("0f", 32), Options: *opts,
+	}))
+	must(manager.RecordEvent(ctx, map[string]any{
+		"event_type": "TOOL_USE", "agent_id": "qa-agent-001", "action": "tool_use:search", "inputs": map[string]any{"name": "Jane Doe"},
+	}))
+	text := must(os.ReadFile(path))
+	fmt.Println(manager.Encrypts(), strings.Contains(string(text), "Jane Doe"))
+	for _, e := range must(manager.QueryByAgent(ctx, "qa-agent-001")) {
+		fmt.Println(e.Action, e.Inputs.Text("name"))
+	}
+	fmt.Println(manager.Close())
+	// Output:
+	// true false
+	// tool_use:search Jane Doe
+	// <nil>
 }
 
 // What another log had is marked as imported, and is recorded once however
@@ -718,11 +743,16 @@ func ExampleTrail_Policy() {
 	}
 
 	// What a program would have to keep in a file of its own until it is recorded.
-	text, _, err := trail.AppendPending(nil, &ev)
+	text, notes, err := trail.AppendPending(nil, &ev)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(strings.Contains(string(text), "4111"), trail.Policy() == rules)
+	waited, err := trail.ParsePending(text, notes)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(waited.Action)
 	if err := trail.Close(); err != nil {
 		log.Fatal(err)
 	}
@@ -738,6 +768,7 @@ func ExampleTrail_Policy() {
 	// {"paid_with":"****1111","patient_id":"P12345"} {"patient":{"ward":7}}
 	// {"masked":["/inputs/paid_with"],"dropped":["/outputs/patient/name"],"classified":["/event_type","/resource","/metadata/access_reason"],"rules":{"/outputs/**/name":["/outputs/patient/name"],"card":["/inputs/paid_with"],"tools/0":["/event_type","/resource","/metadata/access_reason"]}}
 	// false true
+	// tool_use:get_patient
 	// true
 }
 

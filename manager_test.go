@@ -98,8 +98,8 @@ func TestManagerDefaultsAndQueries(t *testing.T) {
 // An option that is not built is an error when it is used, never ignored.
 func TestManagerOptionsNotBuilt(t *testing.T) {
 	for name, o := range map[string]ManagerOptions{
-		"EncryptAtRest": {EncryptAtRest: true}, "EncryptionKey": {EncryptionKey: "k"}, "AccessControl": {AccessControl: true},
-		"AllowedRoles": {AllowedRoles: []string{"auditor"}}, "RotationInterval": {RotationInterval: "daily"},
+		"AccessControl": {AccessControl: true},
+		"AllowedRoles":  {AllowedRoles: []string{"auditor"}}, "RotationInterval": {RotationInterval: "daily"},
 		"BackupToS3": {BackupToS3: true}, "S3Bucket": {S3Bucket: "b"}, "RetentionDays": {RetentionDays: 30},
 	} {
 		o.AuditLogPath = filepath.Join(t.TempDir(), "a.jsonl")
@@ -110,5 +110,33 @@ func TestManagerOptionsNotBuilt(t *testing.T) {
 		if _, err := os.Stat(o.AuditLogPath); err == nil {
 			t.Errorf("%s: a trail was made", name)
 		}
+	}
+}
+
+// EncryptAtRest makes a trail that seals, under the key that is given; what is no
+// key is refused, and shown nowhere.
+func TestManagerEncryptsAtRest(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	o := ManagerOptions{AuditLogPath: filepath.Join(dir, "a.jsonl"), EncryptAtRest: true, EncryptionKey: "hunter2", Options: Options{StateDir: filepath.Join(dir, "state")}}
+	if _, err := NewAuditTrailManager(o); err == nil || !strings.Contains(err.Error(), "EncryptionKey") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("no key: %v", err)
+	}
+	o.EncryptionKey = strings.Repeat("0f", 32)
+	m, err := NewAuditTrailManager(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.RecordEvent(ctx, map[string]any{"event_type": "TOOL_USE", "agent_id": "a", "action": "b", "metadata": map[string]any{"user_id": "canary"}}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := m.QueryByUser(ctx, "canary"); err != nil || len(entries) != 1 || !m.Encrypts() {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(o.AuditLogPath); err != nil || strings.Contains(string(text), "canary") {
+		t.Errorf("in clear: %v", err)
 	}
 }
