@@ -17,7 +17,7 @@ import (
 )
 
 // runHook runs the program as an agent does.
-func runHook(t *testing.T, program, log, state, hook string) {
+func runHook(t *testing.T, program, log, state, hook string) (said string) {
 	t.Helper()
 	cmd := exec.Command(program, "hook", "claude-code", "--log", log)
 	name := filepath.Join(t.TempDir(), "hook.json")
@@ -33,9 +33,10 @@ func runHook(t *testing.T, program, log, state, hook string) {
 	cmd.Env = append(os.Environ(), "KAIZEN_AUDIT_STATE="+state)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil || stdout.Len() > 0 || stderr.Len() > 0 {
+	if err := cmd.Run(); err != nil || stdout.Len() > 0 {
 		t.Errorf("%v, stdout %q, stderr %q", err, stdout.String(), stderr.String())
 	}
+	return stderr.String()
 }
 
 // theProgram is the test binary under the name by which TestMain makes it the
@@ -93,7 +94,11 @@ func TestTwoHundredHooksAtOnceAreAllRecordedOnce(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			begin := time.Now()
-			runHook(t, program, log, state, post(i))
+			// 200 programs with the race detector in them, and whatever else is tested
+			// meanwhile: one may run out of its two seconds, and says so.
+			if said := runHook(t, program, log, state, post(i)); said != "" {
+				t.Logf("call %d: %s", i, said)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			took = append(took, time.Since(begin))
@@ -119,7 +124,9 @@ func TestOneHookAfterAnother(t *testing.T) {
 	var took []time.Duration
 	for i := range 20 {
 		begin := time.Now()
-		runHook(t, program, log, state, post(i))
+		if said := runHook(t, program, log, state, post(i)); said != "" {
+			t.Error(said)
+		}
 		took = append(took, time.Since(begin))
 	}
 	slices.Sort(took)
