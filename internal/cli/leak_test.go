@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +25,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/adapter/llmhttp"
+	"github.com/kaizen-audit/kaizen-audit/adapter/slogaudit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/hook"
 )
@@ -239,6 +243,31 @@ func TestNothingLeaks(t *testing.T) {
 	if _, err := hooks.Trigger(begun, hook.PostToolUse, hook.Data{Outputs: audit.Raw(text)}); err != nil {
 		t.Fatal(err)
 	}
+	// The adapters that need no SDK: a model call and its answer, a logger.
+	adapters := &hook.Manager{AgentID: "adapters"}
+	if err := adapters.RegisterHook(recorder, nil); err != nil {
+		t.Fatal(err)
+	}
+	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"model":"m","choices":[{"message":{"role":"assistant","content":` + string(text) + `}}]}`))
+	}))
+	defer model.Close()
+	asked, err := http.NewRequestWithContext(ctx, http.MethodPost, model.URL+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[{"role":"user","content":`+string(text)+`}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked.Header.Set("Authorization", "Bearer "+canaries[4].core)
+	answer, err := (&http.Client{Transport: llmhttp.NewTransport(adapters, nil)}).Do(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		t.Error(err)
+	}
+	answer.Body.Close()
+	slog.New(slogaudit.NewHandler(adapters, nil)).Info(canaries[0].text, "card_number", canaries[2].text, "say", canaries[3].text)
+	s.search(t, "adapters", dir+"/out")
 	if err := recorder.Close(); err != nil {
 		t.Error(err)
 	}
@@ -360,7 +389,7 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 		t.Error("no masked entry of the Python client")
 	}
 	t.Logf("%d files and %d bytes were searched; masked entries: %v", s.files, s.bytes, counts)
-	for _, who := range []string{"canary ", "canary socket", "canary spool", "canary import", "claude-code ", "claude-code spool", "unknown otlp"} {
+	for _, who := range []string{"canary ", "adapters ", "canary socket", "canary spool", "canary import", "claude-code ", "claude-code spool", "unknown otlp"} {
 		if counts[who] == 0 {
 			t.Errorf("no masked entry of %q", who)
 		}
