@@ -151,6 +151,9 @@ func (w *walker) appendNotes(dst []byte) []byte {
 	if len(w.notes) == 0 {
 		return dst
 	}
+	if dst == nil {
+		dst = make([]byte, 0, 256) // a note or two
+	}
 	var byKind [kinds]list
 	var byRule []list
 	how := w.shorten()

@@ -593,6 +593,9 @@ func (w *walker) replace(dst, text []byte, whole bool) (out []byte, changed bool
 			w.note(kind, pointer, m.Rule)
 		}
 	}
+	if !changed && len(dst) == 0 {
+		return text, false, stays // marked, say: there is nothing to copy
+	}
 	return append(dst, text[at:]...), changed, stays
 }
 
@@ -614,7 +617,8 @@ func (w *walker) token_(dst, value []byte, action Action) ([]byte, kind) {
 // pointer is the JSON pointer to the value at hand, or to the string that it
 // stands in.
 func (w *walker) pointer() string {
-	var b []byte
+	var room [64]byte
+	b := room[:0]
 	for i := range w.frames {
 		f := &w.frames[i]
 		if i > 0 && w.frames[i-1].inside {
