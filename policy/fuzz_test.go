@@ -22,6 +22,7 @@ func FuzzPipeline(f *testing.F) {
 		f.Add([]byte(s), "x 4111111111111111 y", uint8(0))
 		f.Add([]byte(s), "a@example.com {\"pin\":\"1234\"}", uint8(3))
 	}
+	f.Add([]byte(`{"":"{\"b\":\"\\\bCvC\\\":0\\\"\\\b+000000000000000\"}"}`), "0@0.pin", uint8(3))
 	policies := []*policy.Policy{
 		policy.Default(),
 		mustNew(f, policy.Config{Profile: "pci", Fields: []policy.Field{{Path: "/inputs/**/a", Action: policy.Drop}, {Path: "/outputs", Action: policy.Mask}, {Path: "/metadata/*", Action: policy.Hash}}}),

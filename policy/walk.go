@@ -309,8 +309,10 @@ func (w *walker) name(object, start, end int) result {
 	before := len(w.notes)
 	out, changed, r := w.replace(nil, f.name, false)
 	if changed && r == stays {
-		f.name = w.unique(object, start, out)
-		if key, ok := w.p.set.Name(f.name); ok { // as the next run sees it
+		// The value is dealt with as the next run sees it: under the new name.
+		parent := &w.frames[len(w.frames)-2]
+		f.name, f.key, f.keyed = w.unique(object, start, out), parent.key, parent.keyed
+		if key, ok := w.p.set.Name(f.name); ok {
 			f.key, f.keyed = key, true
 		}
 		quoted, ok := entry.AppendString(nil, string(f.name))
