@@ -10,7 +10,7 @@ SHELL := bash
 export GOWORK := off
 
 GO          ?= go
-FUZZTIME    ?= 2s
+FUZZTIME    ?= 3s
 CRASHROUNDS ?= 2000
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -90,10 +90,10 @@ vuln:
 		echo "$$out" >&2; exit 1; \
 	done
 
-# The modules whose tests run without the race detector: an SDK, or a database that
-# we are compared with, would be compiled once more for it, which takes minutes. What
-# is ours in them stands on packages whose tests run with it.
-HEAVY := ./bench ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent
+# The modules whose tests run without the race detector: an SDK would be compiled
+# once more for it, which takes minutes. What is ours in them stands on hook and
+# adapter/llmhttp, whose tests run with it.
+HEAVY := ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent
 
 race:
 	$(call each-module,$(GO) test $$([[ " $(HEAVY) " == *" $$m "* ]] || echo -race) -timeout 15m ./...)
