@@ -332,8 +332,19 @@ func TestEncryptedTrailAnswersLikeAPlainOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(ra.Encryption); got != "Enabled" {
-		t.Errorf("report: %s", got)
+	rb, err := plain.ComplianceReport(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(ra.Encryption); got != "Enabled" || ra.Unattributed > 0 || len(ra.Agents) != len(rb.Agents) || len(rb.Agents) != 10 {
+		t.Errorf("report: %s, %d agents and %d in clear, %d entries of nobody", got, len(ra.Agents), len(rb.Agents), ra.Unattributed)
+	}
+	gaps, err := sealed.GapReport(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gaps.Unreadable > 0 || gaps.TotalEntries != 30 {
+		t.Errorf("gap report: %d entries, %d not read", gaps.TotalEntries, gaps.Unreadable)
 	}
 }
 

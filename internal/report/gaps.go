@@ -189,7 +189,7 @@ func (b *GapBuilder) Add(e entry.Entry) {
 	case e.IsImported():
 		r.ImportedEntries++
 		return
-	case sealedWhole(e.Line()):
+	case sealedWhole(e.View()):
 		r.Unreadable++
 		return
 	}

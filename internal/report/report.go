@@ -196,9 +196,8 @@ func (b *Builder) Add(e entry.Entry) {
 		return
 	}
 	r.TotalEntries++
-	whole := sealedWhole(e.Line())
-	b.addEncryption(e.Index, whole || sealedInPart(e.Policy))
-	if whole {
+	b.addEncryption(e.Index, sealedWhole(e.Line()) || sealedInPart(e.Policy))
+	if sealedWhole(e.View()) { // nobody has opened it
 		r.Unattributed++
 		return
 	}
