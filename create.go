@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -28,7 +29,11 @@ import (
 // InitOptions are the settings of Init.
 type InitOptions struct {
 	Options
-	// Profile of the trail; "" and "plain" are all that this version has.
+	// Profile of the trail: "" and "plain", "gdpr" and "hipaa", which seal the
+	// fields with a person's data under keys of that person, or "pci", which masks
+	// card numbers wherever they stand. It is chosen once and remembered. With gdpr
+	// and hipaa a person's data can be erased; so it can with Encrypt, which seals
+	// whole lines too.
 	Profile string
 	// SuccessorOf is the path of a trail that the new one follows. Its files
 	// are set aside and stay readable; entry 0 commits to its origin, size
@@ -52,12 +57,8 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	if opts != nil {
 		io = *opts
 	}
-	switch io.Profile {
-	case "", "plain":
-	case "gdpr", "hipaa", "pci":
-		return nil, fmt.Errorf("init %s: profile %s: %w", path, io.Profile, ErrNotBuilt)
-	default:
-		return nil, fmt.Errorf("init %s: there is no profile of that name; profiles are plain", path)
+	if io.profile = cmp.Or(io.Profile, "plain"); !slices.Contains(profiles, io.profile) {
+		return nil, fmt.Errorf("init %s: there is no profile of that name; profiles are %s", path, strings.Join(profiles, ", "))
 	}
 	log, dir, err := paths(path)
 	if err != nil {
@@ -264,6 +265,12 @@ func (t *Trail) create() error {
 func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	fsys := t.opts.fs
 	file := func(name string) string { return filepath.Join(t.dir, name) }
+	t.id = trailID{Format: formatVersion, Profile: cmp.Or(t.opts.profile, "plain"), Encrypt: t.opts.Encrypt}
+	if t.opts.Policy != nil { // before anything is made
+		if _, err := t.fitPolicy(t.opts.Policy); err != nil {
+			return now, err
+		}
+	}
 	marked, err := json.Marshal(mark)
 	if err != nil {
 		return now, err
@@ -284,10 +291,8 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	mac := make([]byte, macKeyBytes)
 	rand.Read(mac)
 	now = t.clock.now()
-	t.id = trailID{
-		Format: formatVersion, Origin: origin, Created: formatTime(now), Profile: "plain",
-		VKey: vkey, LifecycleVKey: vkey, VKeys: []keyFrom{{vkey, 0}},
-	}
+	t.id.Origin, t.id.Created = origin, formatTime(now)
+	t.id.VKey, t.id.LifecycleVKey, t.id.VKeys = vkey, vkey, []keyFrom{{vkey, 0}}
 	if t.keys, err = newKeys(skey, mac); err != nil {
 		return now, err
 	}
@@ -306,7 +311,7 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 		{"keys/mac.key", mac},
 		{"trail.json", append(id, '\n')},
 	}
-	if t.opts.Encrypt { // the MAC key is wrapped
+	if t.mustSeal() { // the MAC key is wrapped
 		if err := t.createKeys(mac); err != nil {
 			return now, err
 		}

@@ -28,10 +28,21 @@ type encryption struct {
 	opener *sealed.Opener
 	locked error // why there are no keys: nothing sealed can be read
 	seals  bool  // the trail's files say so
+	lines  bool  // whole lines are sealed, not fields alone
 }
 
-// sealsHere tells from the files whether the trail's lines are sealed. Who may not
-// look into keys/ does not know, and is told no.
+// mustSeal tells whether trail.json says that the trail seals: then it has keys.
+func (t *Trail) mustSeal() bool { return t.id.Encrypt || sealsFields[t.id.Profile] }
+
+// The profiles of a trail. Those of sealing seal the fields with a person's data;
+// Encrypt seals whole lines too, in every profile, and fields with them.
+var (
+	profiles    = []string{"plain", "gdpr", "hipaa", "pci"}
+	sealsFields = map[string]bool{"gdpr": true, "hipaa": true}
+)
+
+// sealsHere tells from the files whether the trail seals anything: it has keys for
+// it. Who may not look into keys/ does not know, and is told no.
 func sealsHere(fsys durable.FS, dir string) (bool, error) {
 	_, err := fsys.Stat(filepath.Join(dir, "keys", "deks.json"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrPermission) {
@@ -42,7 +53,10 @@ func sealsHere(fsys durable.FS, dir string) (bool, error) {
 
 // Encrypts tells whether the trail's lines are sealed. Who may not look into its
 // directory can't tell: then it says no.
-func (t *Trail) Encrypts() bool {
+func (t *Trail) Encrypts() bool { return t.id.Encrypt && t.seals() }
+
+// seals tells whether the trail seals anything, lines or fields.
+func (t *Trail) seals() bool {
 	enc := t.enc.Load()
 	if t.holds() || enc != nil && enc.seals {
 		return enc != nil
@@ -142,14 +156,33 @@ func (t *Trail) openKeys(write bool) error {
 			return locked
 		}
 	}
-	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit), locked: locked, seals: seals}
+	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit), locked: locked, seals: seals, lines: t.id.Encrypt}
 	if write {
-		if enc.sealer, err = sealed.NewSealer(t.id.Origin, sealed.Rules{Lines: true}, store, t.clock.now, t.newDEK); err != nil {
+		rules := sealed.Rules{Lines: enc.lines, Clear: t.keptClear}
+		if enc.sealer, err = sealed.NewSealer(t.id.Origin, rules, store, t.clock.now, t.newDEK); err != nil {
 			return errors.Join(explainKey(err), store.Close())
 		}
 	}
 	t.enc.Store(enc)
 	return nil
+}
+
+// keptClear is what the policy in force keeps in clear of an entry.
+func (t *Trail) keptClear(eventType, agent, action string, metadata Object) sealed.Clear {
+	if p := t.policy(); p.KeepsClear() {
+		return p.Clear(eventType, agent, action, metadata)
+	}
+	return nil
+}
+
+// erasure says what erasing a person's data would reach. Where nothing is sealed
+// there is no key to destroy; a key of this process's own leaves whoever copied
+// keys/ before with what opens that copy (docs/format-sealing.md §6.7).
+func (t *Trail) erasure() string {
+	if !t.mustSeal() {
+		return "not possible: profile " + t.id.Profile + " keeps what it records in clear"
+	}
+	return "of every copy made after it; who has the key and a copy of keys/ from before still reads that copy"
 }
 
 // maxSealedList bounds what an opened line may be longer than the longest that can
@@ -207,7 +240,7 @@ func (t *Trail) viewOf(stored []byte) (sealed.View, error) {
 
 // readable is nil unless nothing of the trail can be read for want of a key.
 func (t *Trail) readable() error {
-	if enc := t.enc.Load(); enc != nil && enc.seals {
+	if enc := t.enc.Load(); enc != nil && enc.seals && enc.lines {
 		return enc.locked
 	}
 	return nil
@@ -234,25 +267,29 @@ func (t *Trail) closeKeys() error {
 // (docs/format-lifecycle.md §7.6).
 func (t *Trail) policyNow() map[string]any {
 	p := map[string]any{"profile": t.id.Profile, "retention_days": nil}
-	if t.enc.Load() != nil {
+	if t.id.Encrypt {
 		p["encrypt"] = true
 	}
 	return p
 }
 
-// saysSealed tells whether a line that begins a segment says that the trail seals
-// its lines.
-func saysSealed(line []byte) (says, seals bool) {
+// saysSealed is what a line that begins a segment says of what the trail seals: its
+// profile, and whether lines are.
+func saysSealed(line []byte) (profile string, encrypt, says bool) {
 	e, err := entry.Parse(line)
 	if err != nil || !e.IsTrails() || e.EventType != "AUDIT_SEAL" && e.EventType != "AUDIT_CREATED" {
-		return false, false
+		return "", false, false
 	}
+	var p struct {
+		Profile string
+		Encrypt bool
+	}
+	p.Profile = e.Outputs.Text("profile")
 	v, _ := e.Outputs.Get("policy")
-	var p struct{ Encrypt bool }
 	if len(v.JSON()) > 0 && json.Unmarshal(v.JSON(), &p) != nil {
-		return false, false
+		return "", false, false
 	}
-	return true, p.Encrypt
+	return p.Profile, p.Encrypt, true
 }
 
 // pending is what is sealed of an event that waits: its JSON text, and what the

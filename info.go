@@ -49,9 +49,14 @@ type Info struct {
 	// AnchoredTo is the size of the last checkpoint that this process saw
 	// arrive outside; -1 if it knows of none.
 	AnchoredTo int64 `json:"anchored_to"`
-	// RetentionDays, Encryption (of what is recorded now) and AccessControl.
-	RetentionDays int    `json:"retention_days"`
-	Encryption    string `json:"encryption"`
+	// RetentionDays is how long entries are to be kept, AccessControl whether
+	// reading needs a role.
+	RetentionDays int `json:"retention_days"`
+	// Encryption is "Enabled" (whole lines), "Fields" (those with a person's data)
+	// or "Disabled".
+	Encryption string `json:"encryption"`
+	// Erasure says what erasing a person's data would reach here.
+	Erasure       string `json:"erasure"`
 	AccessControl string `json:"access_control"`
 	Spooled       int    `json:"spooled"`
 	// Group may read the log beside its owner; empty if none may.
@@ -79,9 +84,13 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
 		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
 	}
-	if t.Encrypts() {
+	switch {
+	case t.Encrypts():
 		i.Encryption = "Enabled"
+	case t.seals():
+		i.Encryption = "Fields"
 	}
+	i.Erasure = t.erasure()
 	i.Created, _, _ = entry.ParseTime(t.id.Created)
 	view, err := t.view()
 	if err != nil {

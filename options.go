@@ -143,11 +143,12 @@ type Options struct {
 	quiet     bool          // no start and stop entries
 	patience  time.Duration // for a holder that says it has a socket; 0 is holderWait
 	successor *successorOf
-	adopt     bool  // the file at the path becomes the trail's beginning
-	manual    bool  // nothing is signed but by hand
-	ring      int64 // bytes; 0 is the default, negative is none
-	ringAfter int64 // commits
-	backlog   int   // acknowledged lines that may wait for the tree; 0 is maxPending
+	profile   string // of a trail that is being made; empty is plain
+	adopt     bool   // the file at the path becomes the trail's beginning
+	manual    bool   // nothing is signed but by hand
+	ring      int64  // bytes; 0 is the default, negative is none
+	ringAfter int64  // commits
+	backlog   int    // acknowledged lines that may wait for the tree; 0 is maxPending
 }
 
 const (
@@ -210,9 +211,6 @@ func (o *Options) withDefaults() (Options, error) {
 	case "", appendOnlySealed, appendOnlyAll:
 	default:
 		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
-	}
-	if out.Policy != nil && out.Policy.Seals() {
-		return out, optionError("Policy", "a rule of it seals: %w", ErrNotBuilt)
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

@@ -56,26 +56,57 @@ func storedPolicy(fsys durable.FS, dir string) (*policy.Policy, error) {
 	return p, nil
 }
 
-// loadPolicy finds the policy in force, and records one that is new.
-func (t *Trail) loadPolicy(ctx context.Context) error {
-	stored, err := storedPolicy(t.opts.fs, t.dir)
-	given := t.opts.Policy
-	if err != nil && given == nil {
-		return advice.For(err, "give the policy that is meant: Options.Policy, or section policy of the configuration file")
+// defaultPolicy is that of a trail for which none was set: the profile's.
+func defaultPolicy(profile string) *policy.Policy {
+	p, err := policy.Default().WithProfile(profile)
+	if err != nil { // trail.json has a profile that this program does not know
+		return policy.Default()
 	}
-	was := stored
-	if was == nil {
-		was = policy.Default()
+	return p
+}
+
+// choosePolicy finds the policy in force; was is the one that was in force before,
+// nil where that can't be read.
+func (t *Trail) choosePolicy() (given, was *policy.Policy, err error) {
+	was, err = storedPolicy(t.opts.fs, t.dir)
+	if given = t.opts.Policy; err != nil && given == nil {
+		return nil, nil, advice.For(err, "give the policy that is meant: Options.Policy, or section policy of the configuration file")
+	}
+	if err == nil && was == nil {
+		was = defaultPolicy(t.id.Profile)
 	}
 	if given == nil {
 		given = was
 	}
+	given, err = t.fitPolicy(given)
+	return given, was, err
+}
+
+// fitPolicy is a policy with the rules of the trail's profile, if it can be that of
+// this trail.
+func (t *Trail) fitPolicy(p *policy.Policy) (*policy.Policy, error) {
+	p, err := p.WithProfile(t.id.Profile)
+	if err == nil && p.Seals() && !t.mustSeal() {
+		err = errors.New("a rule of it seals, and the trail does not: that is chosen when one is made, by profile gdpr or hipaa, or Encrypt")
+	}
+	if err != nil {
+		return nil, optionError("Policy", "%w", err)
+	}
+	return p, nil
+}
+
+// loadPolicy puts the policy in force that was chosen, and records one that is new.
+func (t *Trail) loadPolicy(ctx context.Context) error {
+	given, was, err := t.choosePolicy()
+	if err != nil {
+		return err
+	}
 	t.rules.Store(given)
-	if given.Digest() == was.Digest() && err == nil {
+	if was != nil && given.Digest() == was.Digest() {
 		return nil
 	}
 	outputs := map[string]any{"digest": given.Digest(), "policy": given.Config()}
-	if err == nil {
+	if was != nil {
 		outputs["was"] = was.Digest()
 	}
 	err = t.recordOwn(ctx, ownEntry{eventType: "AUDIT_POLICY", action: "redaction_set", signed: true, outputs: outputs})
@@ -116,22 +147,41 @@ func StoredPolicy(path string) (*policy.Policy, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	if p == nil {
-		p = policy.Default()
+		p = defaultPolicy(profileHere(durable.OS, dir))
 	}
 	return p, nil
+}
+
+// profileHere is the profile of the trail in a directory, "" where there is none or
+// it can't be read.
+func profileHere(fsys durable.FS, dir string) string {
+	data, err := durable.ReadFile(fsys, filepath.Join(dir, "trail.json"), maxSmallFile)
+	if err != nil {
+		return ""
+	}
+	id, _, err := parseIdentity(data)
+	if err != nil {
+		return ""
+	}
+	return id.Profile
 }
 
 func (c *capture) policy() *policy.Policy { return policyFor(&c.opts, durable.OS, c.dir) }
 
 // policyFor is the policy of a process that may not be able to read the trail's.
 func policyFor(o *Options, fsys durable.FS, dir string) *policy.Policy {
-	if o.Policy != nil {
-		return o.Policy
+	profile := profileHere(fsys, dir)
+	p := o.Policy
+	if p == nil {
+		p, _ = storedPolicy(fsys, dir)
 	}
-	if p, err := storedPolicy(fsys, dir); err == nil && p != nil {
+	if p != nil {
+		if with, err := p.WithProfile(profile); err == nil {
+			return with
+		}
 		return p
 	}
-	return policy.Default()
+	return defaultPolicy(profile)
 }
 
 // Policy is the policy that the trail is recorded with: Options.Policy, else the
@@ -144,7 +194,7 @@ func (t *Trail) Policy() *policy.Policy { return t.policy() }
 // out. It is ErrNoKey where the trail seals and there is no key.
 func (t *Trail) AppendPending(dst []byte, ev *Event) (text, notes []byte, err error) {
 	text, notes, err = t.policy().AppendEvent(dst, ev, t.run(true))
-	if err != nil || !t.Encrypts() {
+	if err != nil || !t.seals() {
 		return text, notes, err
 	}
 	if enc := t.enc.Load(); enc != nil && enc.store != nil {
@@ -210,6 +260,7 @@ func (c *capture) appendPending(dst []byte, ev *Event) (text, notes []byte, err 
 	if err != nil {
 		return dst, nil, err
 	}
+	run.Sealing = seals
 	if !seals {
 		if p.NeedsTokens() {
 			run.Tokens = tokensOf(c.opts.fs, c.dir)
@@ -240,10 +291,10 @@ func (t *Trail) run(keep bool) policy.Run {
 	if t.holds() {
 		return t.runHeld(keep)
 	}
-	r := policy.Run{KeepFact: keep}
+	r := policy.Run{KeepFact: keep, Sealing: t.seals()}
 	switch {
 	case !t.policy().NeedsTokens():
-	case t.Encrypts():
+	case t.seals():
 		if enc := t.enc.Load(); enc != nil && enc.store != nil {
 			if mac, err := enc.store.MAC(context.Background()); err == nil {
 				r.Tokens = tokensUnder(mac, t.opts.fs, t.dir, enc.store)
@@ -257,7 +308,7 @@ func (t *Trail) run(keep bool) policy.Run {
 
 // runHeld is how the policy is applied to what the trail's holder records.
 func (t *Trail) runHeld(keep bool) policy.Run {
-	r := policy.Run{KeepFact: keep}
+	r := policy.Run{KeepFact: keep, Sealing: t.enc.Load() != nil}
 	if t.policy().NeedsTokens() {
 		r.Tokens = &tokens{key: t.keys.tokens, identities: t.identities(), holder: true}
 	}

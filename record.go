@@ -13,6 +13,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -449,7 +450,7 @@ func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (R
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if !bytes.Equal(again, plain) {
+	if !bytes.Equal(sealed.WithoutList(again), plain) {
 		err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_CONFLICT", action: "idempotency_conflict", failed: true,
 			outputs: map[string]any{"first": index, "event_id": first.EventID}})
 		return Receipt{}, errors.Join(fmt.Errorf("%w: entry %d has it", ErrConflict, index), err)

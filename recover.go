@@ -320,7 +320,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		}
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if t.opts.Encrypt && t.enc.Load() == nil {
+	if t.opts.Encrypt && !t.id.Encrypt {
 		return optionError("Encrypt", "the trail does not seal its lines, and that is chosen when one is made")
 	}
 	t.signer = newSigner(t, store, c)
@@ -447,8 +447,8 @@ func explainSegment(err error) error {
 	return err
 }
 
-// errSealing: keys/ says otherwise than the lines whether those are sealed.
-var errSealing = errors.New("its lines are sealed and keys/deks.json is missing, or the reverse")
+// errSealing: trail.json or keys/ say otherwise than the lines what is sealed.
+var errSealing = errors.New("it seals and keys/deks.json is missing, or trail.json says otherwise than its lines")
 
 var errRoot = errors.New("the lines do not give the checkpoint's root")
 
@@ -465,7 +465,8 @@ func (t *Trail) replayFrom(b *tree.Builder, start int64, c tree.Checkpoint) (rep
 		// A line that was adopted says nothing about this trail's time.
 		adopted.See(index, line)
 		if index == t.journal.First() {
-			if says, seals := saysSealed(line); says && seals != (t.enc.Load() != nil) {
+			profile, encrypt, says := saysSealed(line)
+			if says && (profile != t.id.Profile || encrypt != t.id.Encrypt || t.mustSeal() != (t.enc.Load() != nil)) {
 				mismatch = errSealing
 				return errSealing
 			}

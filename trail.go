@@ -79,6 +79,7 @@ type trailID struct {
 	Origin        string    `json:"origin"`
 	Created       string    `json:"created"`
 	Profile       string    `json:"profile"`
+	Encrypt       bool      `json:"encrypt,omitempty"` // lines are sealed
 	VKey          string    `json:"vkey"`
 	LifecycleVKey string    `json:"lifecycle_vkey"`
 	VKeys         []keyFrom `json:"vkeys"`

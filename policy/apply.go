@@ -25,6 +25,10 @@ type Run struct {
 	// KeepFact is for automatic capture, which must not lose that something
 	// happened: what Refuse is about is replaced then, and the event goes on.
 	KeepFact bool
+	// Sealing says that the trail seals by itself what the profiles that seal say:
+	// their rules of that kind are passed over, since they would only say again what
+	// happens anyway. One's own rules are noted, and the trail does what they say.
+	Sealing bool
 }
 
 // RefusedError says that a rule refuses an event. It holds no value and no name
@@ -168,6 +172,9 @@ func (w *walker) begin(p *Policy, ev *entry.Event, run Run) (*entry.Event, error
 	}
 	is := what{ev: seen}
 	for i := range p.fields {
+		if run.Sealing && p.fields[i].action == Seal && i >= len(p.config.Fields) {
+			continue
+		}
 		if p.fields[i].when.matches(&is) {
 			w.fields = append(w.fields, &p.fields[i])
 		}

@@ -42,7 +42,10 @@ func (w *walker) ruled(f *frame) (r result, done bool) {
 			continue
 		}
 		if rule.action == Mark || rule.action == Seal {
-			if w.src[w.pos] != 'n' { // null is nothing
+			switch {
+			case w.src[w.pos] == 'n': // null is nothing
+			case rule.action == Seal && !canSeal(string(w.frames[0].name), len(w.frames)):
+			default:
 				w.note(kindOf(rule.action), w.pointer(), rule.name)
 			}
 			continue

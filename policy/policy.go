@@ -18,7 +18,8 @@ const (
 	Hash Action = "hash"
 	// Pseudonymise is Hash, and what it stands for is kept in the identity store.
 	Pseudonymise Action = "pseudonymise"
-	// Seal encrypts it. No trail of this version can: see Policy.Seals.
+	// Seal encrypts it for the entry's data subjects, where the trail seals
+	// (profiles gdpr and hipaa, or --encrypt); elsewhere the policy is refused.
 	Seal Action = "seal"
 	// Refuse refuses the event. Automatic capture keeps the fact and drops the
 	// value.

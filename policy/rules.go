@@ -194,8 +194,23 @@ func Default() *Policy { return standard }
 // Config is what the policy was made of.
 func (p *Policy) Config() Config { return p.config }
 
-// Seals tells whether a rule seals, which no trail of this version can.
+// Seals tells whether a rule seals, which a trail without keys for it can't.
 func (p *Policy) Seals() bool { return p.has(Seal) }
+
+// WithProfile is the policy with the rules of the profile of the trail that it is
+// for. The error says that it has those of another one.
+func (p *Policy) WithProfile(profile string) (*Policy, error) {
+	was := p.config.Profile
+	switch {
+	case was == profile || profile == "" || profile == "plain":
+		return p, nil
+	case was != "" && was != "plain":
+		return nil, fmt.Errorf("its profile is %s, and the trail's is %s", was, profile)
+	}
+	c := p.config
+	c.Profile = profile
+	return New(c)
+}
 
 // NeedsTokens tells whether a rule hashes or pseudonymises.
 func (p *Policy) NeedsTokens() bool { return p.tokens }
@@ -263,6 +278,10 @@ var changeable = map[string]bool{
 func (m *maker) field(f Field, from string, at ...string) {
 	ok := m.action(f.Action, append(at, "action")...)
 	pt, fine := m.path(f.Path, append(at, "path")...)
+	if fine && f.Action == Seal && !strings.Contains(pt[0], "*") && !canSeal(pt[0], len(pt)) {
+		m.fail("leads to what can't be sealed: order, search and verification need it", append(at, "path")...)
+		fine = false
+	}
 	if ok && fine {
 		m.p.fields = append(m.p.fields, field{pt, f.Action, m.when(f.When, at...), f.Path, from})
 	}

@@ -569,6 +569,9 @@ func (w *walker) replace(dst, text []byte, whole bool) (out []byte, changed bool
 			w.err = &RefusedError{Member: string(w.frames[0].name), Rule: m.Rule}
 			return dst, false, stays
 		}
+		if action == Seal && (len(w.frames) == 0 || !canSeal(string(w.frames[0].name), len(w.frames))) {
+			action = Mask // it stands where nothing can be sealed
+		}
 		if action == Drop || action == Refuse {
 			if whole && m.Start == 0 && m.End == len(text) && string(text) != mask {
 				w.note(dropped, pointer, m.Rule)

@@ -254,8 +254,6 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 		return h.hint
 	case errors.As(err, &usage), !a.started:
 		return strings.TrimSpace(cmd.CommandPath()) + " --help"
-	case errors.Is(err, audit.ErrNotBuilt):
-		return "this version has profile plain"
 	case errors.Is(err, audit.ErrLocked):
 		return "let that process end, or stop it; reading works meanwhile"
 	case errors.Is(err, audit.ErrDamaged):

@@ -15,7 +15,6 @@ import (
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
-	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -131,9 +130,6 @@ func (a *app) checkConfig(ctx context.Context, flags *pflag.FlagSet, args []stri
 		scan := scanConfig(data)
 		values := scan.values
 		c.Problems = append(append(c.Problems, scan.wrong...), checkValues(values)...)
-		for _, why := range unbuilt(scan.policy) {
-			c.Problems = append(c.Problems, configProblem{Key: "policy", Problem: why})
-		}
 		slices.SortStableFunc(c.Problems, func(a, b configProblem) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
@@ -157,17 +153,6 @@ func (a *app) checkConfig(ctx context.Context, flags *pflag.FlagSet, args []stri
 		c.Settings = append(c.Settings, e)
 	}
 	return c, nil
-}
-
-// unbuilt is what a policy asks for and no trail of this version can.
-func unbuilt(p *policy.Policy) (why []string) {
-	if p == nil {
-		return nil
-	}
-	if p.Seals() {
-		why = append(why, "a rule seals (profiles gdpr and hipaa do), which this version can't; policy test shows what it would do")
-	}
-	return why
 }
 
 // shown is a setting as config check shows it.

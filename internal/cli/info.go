@@ -84,7 +84,7 @@ what is there was changed only verify tells.`,
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
 				[2]string{"Retention", plural(int64(i.RetentionDays), "day", "days")},
-				[2]string{"Encryption", i.Encryption}, [2]string{"Access control", i.AccessControl})
+				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Access control", i.AccessControl})
 		},
 	}
 	addFormat(cmd, format)

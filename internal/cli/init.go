@@ -29,6 +29,11 @@ and begins a new one whose entry 0 commits to the old one's origin, size and
 root. --forget-pin accepts that the path has another trail than was seen there
 before.
 
+--profile is chosen once. gdpr and hipaa seal the fields that hold a person's data,
+each under that person's key, which erase-user destroys; hipaa also flags entries
+without a user. pci masks card numbers wherever they stand. In plain and pci what
+was recorded can't be erased.
+
 --encrypt makes a trail whose lines nobody reads without its key, and says where
 the key is: in $AUDIT_LOG_ENCRYPTION_KEY, or in a file that is made outside the
 trail's directory. openssl rand -base64 32 makes a key.
@@ -39,6 +44,7 @@ may be run again.`,
 		Example: `  kaizen-audit init
   kaizen-audit init --log audit.jsonl --origin audit.example.org/agents
   kaizen-audit init --log audit.jsonl --successor-of audit.jsonl
+  kaizen-audit init --profile gdpr --key-file audit.key
   kaizen-audit init --encrypt --key-file audit.key
   kaizen-audit init --user kaizen-audit`,
 		Args: noArgs,
@@ -47,9 +53,7 @@ may be run again.`,
 			if strings.ContainsFunc(origin, unicode.IsSpace) || strings.Contains(origin, "+") {
 				return usagef("--origin: must be a name without spaces and plus signs, such as audit.example.org/agents")
 			}
-			if opts.Profile = profile.value; opts.Profile != "plain" {
-				return usageError{hinted{fmt.Errorf("--profile: %s is not in this version", opts.Profile), "this version has profile plain"}}
-			}
+			opts.Profile = profile.value
 			opts.Options = a.settings.options()
 			opts.Origin, opts.Encrypt = origin, encrypt
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
@@ -80,14 +84,14 @@ may be run again.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&encrypt, "encrypt", false, "seal every line, and in it every field with a person's data")
-	f.Var(profile, "profile", "what is sealed and how long it is kept; this version has plain")
+	f.Var(profile, "profile", "what is sealed: plain nothing, gdpr and hipaa the fields with a person's data; pci masks card numbers everywhere")
 	f.StringVar(&origin, "origin", "", "the name under which the trail signs, such as audit.example.org/agents (default random)")
 	f.StringVar(&opts.SuccessorOf, "successor-of", "", "the log of a trail that this one follows")
 	f.BoolVar(&opts.ForgetPin, "forget-pin", false, "accept that the path has another trail than before")
 	f.StringVar(&user, "user", "", "make the trail for this user of the system, `NAME` or UID (root only)")
 	f.StringVar(&dataDir, "data-dir", defaultDataDir, "with --user: the `DIR` of the trail's files, to which the log's path is linked")
 	a.settings.addWriter(f)
-	complete(cmd, "profile", "plain") // no more than what works
+	complete(cmd, "profile", "plain", "gdpr", "hipaa", "pci")
 	addFormat(cmd, format)
 	return cmd
 }

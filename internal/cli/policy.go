@@ -28,14 +28,6 @@ shows the rules, policy test what they do to events.`,
 		Example: `  kaizen-audit policy explain
   kaizen-audit policy test < events.jsonl`,
 		Args: cobra.ArbitraryArgs,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			a.settings.anyPolicy = true
-			if err := a.settings.resolve(cmd.Context(), cmd.Flags(), a.warn); err != nil {
-				return err
-			}
-			a.started = true
-			return nil
-		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("which one? there are test and explain")
@@ -77,9 +69,6 @@ the policy that the trail was last opened with, a profile, or the default.`,
 				if rules[i].Path != nil {
 					rules[i].From = a.settings.policyPlace(rules[i].Path)
 				}
-			}
-			for _, why := range unbuilt(p) {
-				a.warn(fmt.Errorf("policy: %s", why))
 			}
 			if format.value == "json" {
 				return printJSON(a.stdout, map[string]any{"digest": p.Digest(), "rules": rules})

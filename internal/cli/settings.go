@@ -38,7 +38,6 @@ type settings struct {
 	keyFile      string
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
-	anyPolicy    bool // also one that no trail can have yet
 }
 
 func newSettings() settings {
@@ -146,9 +145,6 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 		return err
 	}
 	values := scan.values
-	if why := unbuilt(scan.policy); len(why) > 0 && !s.anyPolicy {
-		return configError("config %s: policy: %s", s.config, why[0])
-	}
 	s.policy, s.policyPlaces = scan.policy, scan.places
 	if wrong := checkValues(values); len(wrong) > 0 {
 		return configError("config %s: %w", s.config, wrong[0])

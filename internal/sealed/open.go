@@ -41,28 +41,49 @@ func (v View) Plain() (line []byte, ok bool) {
 	if len(v.Hidden) > 0 {
 		return nil, false
 	}
+	return WithoutList(v.Line), true
+}
+
+// WithoutList is a line without policy.sealed: neither what was sealed in it nor what
+// is to be.
+func WithoutList(line []byte) []byte {
 	var room [maxMembers]member
-	top := members(room[:0], v.Line)
+	top := members(room[:0], line)
 	if _, listed := sealedList(top); !listed {
-		return v.Line, true
+		return line
 	}
 	dst := []byte{'{'}
 	for _, m := range top {
-		if m.name != "policy" {
-			dst = append(appendName(dst, len(dst) == 1, m.name), m.value...)
-			continue
-		}
-		inner := []byte{'{'}
-		for _, p := range members(nil, m.value) {
-			if p.name != "sealed" {
-				inner = append(appendName(inner, len(inner) == 1, p.name), p.value...)
+		value := m.value
+		if m.name == "policy" {
+			if value = withoutList(value); value == nil {
+				continue
 			}
 		}
-		if len(inner) > 1 {
-			dst = append(append(appendName(dst, len(dst) == 1, m.name), inner...), '}')
+		dst = append(appendName(dst, len(dst) == 1, m.name), value...)
+	}
+	return append(dst, '}')
+}
+
+// withoutList is the object policy without its list of what is sealed, nil where
+// nothing is left.
+func withoutList(policy []byte) []byte {
+	if !bytes.Contains(policy, []byte(`"sealed"`)) {
+		if len(policy) < 2 {
+			return nil
+		}
+		return policy
+	}
+	dst := []byte{'{'}
+	for _, m := range members(nil, policy) {
+		if m.name != "sealed" {
+			dst = append(appendName(dst, len(dst) == 1, m.name), m.value...)
 		}
 	}
-	return append(dst, '}'), true
+	if len(dst) == 1 {
+		return nil
+	}
+	return append(dst, '}')
 }
 
 // ErrNoKey means that a line is sealed and that its reader has no keys.

@@ -14,10 +14,19 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 )
 
-// Rules say what of a line is sealed.
+// Rules say what of a line is sealed: of its fields always those that §6.3 says, and
+// those that the line's own policy.sealed asks for.
 type Rules struct {
 	// Lines seals whole lines too, all but lifecycle entries.
 	Lines bool
+	// Clear, if any, says what of a line the operator keeps in clear all the same.
+	Clear func(eventType, agent, action string, metadata entry.Object) Clear
+}
+
+// Clear tells whether the value at a JSON pointer is kept in clear, or something
+// below it.
+type Clear interface {
+	At(pointer string) (kept, below bool)
 }
 
 // When a DEK is replaced at the latest: by time well within what an operator
@@ -141,6 +150,8 @@ type sealedLine struct {
 	place    seal.Place
 	subjects []seal.Subject
 	pointers []string
+	clear    Clear    // nil: nothing is kept in clear
+	asked    []string // pointers to what the policy wants sealed too
 }
 
 // fields appends the line with its fields sealed.
@@ -153,6 +164,12 @@ func (s *Sealer) fields(dst []byte, top []member, eventType string) ([]byte, err
 	if l.subjects, err = s.subjects(top, own, access); err != nil {
 		return dst, err
 	}
+	if !own {
+		l.asked = askedFor(top)
+		if s.rules.Clear != nil {
+			l.clear = s.rules.Clear(eventType, text(find(top, "agent_id")), text(find(top, "action")), entry.Raw(orEmpty(find(top, "metadata"))))
+		}
+	}
 	var policy []byte
 	dst = append(dst, '{')
 	for _, m := range top {
@@ -162,14 +179,18 @@ func (s *Sealer) fields(dst []byte, top []member, eventType string) ([]byte, err
 		}
 		dst = appendName(dst, len(dst) == begin+1, m.name)
 		switch {
-		case m.name == "inputs", !own && (m.name == "outputs" || m.name == "error"):
-			dst, err = l.value(dst, "/"+m.name, m.value)
+		case own && m.name == "inputs":
+			dst, err = l.seal(dst, "/inputs", m.value)
+		case !own && (m.name == "inputs" || m.name == "outputs" || m.name == "error"):
+			dst, err = l.value(dst, "/"+m.name, m.value, true)
 		case !own && m.name == "metadata":
 			dst, err = l.members(dst, "/metadata", m.value, func(name string) bool {
 				return !inClear[name] && !(access && actors[name])
 			})
 		case !own && m.name == "resource":
 			dst, err = l.members(dst, "/resource", m.value, func(name string) bool { return name == "id" })
+		case len(l.asked) > 0:
+			dst, err = l.value(dst, "/"+m.name, m.value, false)
 		default:
 			dst = append(dst, m.value...)
 		}
@@ -180,15 +201,17 @@ func (s *Sealer) fields(dst []byte, top []member, eventType string) ([]byte, err
 	return l.end(dst, policy), nil
 }
 
-// end appends the policy with the list of what was sealed.
+// end appends the policy with the list of what was sealed, in the place of that of
+// what the policy asked for.
 func (l *sealedLine) end(dst, policy []byte) []byte {
-	if len(l.pointers) == 0 && policy == nil {
+	was := withoutList(policy)
+	if len(l.pointers) == 0 && was == nil {
 		return append(dst, '}')
 	}
 	dst = append(dst, `,"policy":{`...)
-	if inner := bytesInside(policy); len(inner) > 0 {
-		dst = append(dst, inner...)
-		if len(l.pointers) > 0 {
+	if was != nil {
+		dst = append(dst, was[1:len(was)-1]...)
+		if len(l.pointers) > 0 && len(was) > 2 {
 			dst = append(dst, ',')
 		}
 	}
@@ -206,16 +229,45 @@ func (l *sealedLine) end(dst, policy []byte) []byte {
 	return append(dst, '}', '}')
 }
 
-// bytesInside is what stands between the braces of an object.
-func bytesInside(object []byte) []byte {
-	if len(object) < 2 {
-		return nil
+// askedFor are the pointers to what the policy wants sealed, each to a value that
+// can be. One that leads into an array, or to something that was noted together with
+// others, stands for the whole that it is in.
+func askedFor(top []member) []string {
+	var out []string
+	for _, p := range pointersIn(top, "sealed") {
+		for p != "" && (!sealable(p) || valueAt(top, p) == nil) {
+			p = p[:strings.LastIndexByte(p, '/')]
+		}
+		if p != "" && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
 	}
-	return object[1 : len(object)-1]
+	return out
 }
 
-// value appends one value, sealed unless it is empty.
-func (l *sealedLine) value(dst []byte, pointer string, value []byte) ([]byte, error) {
+// value appends one value: sealed says what becomes of it and of what is in it
+// unless something asks for the other.
+func (l *sealedLine) value(dst []byte, pointer string, value []byte, sealed bool) ([]byte, error) {
+	if sealed && l.clear == nil || slices.Contains(l.asked, pointer) {
+		return l.seal(dst, pointer, value)
+	}
+	below := slices.ContainsFunc(l.asked, func(p string) bool { return strings.HasPrefix(p, pointer+"/") })
+	if sealed {
+		kept, some := l.clear.At(pointer)
+		sealed = !kept
+		if sealed && !(some && len(value) > 0 && value[0] == '{') {
+			return l.seal(dst, pointer, value)
+		}
+		below = below || sealed
+	}
+	if !below || len(value) == 0 || value[0] != '{' {
+		return append(dst, value...), nil
+	}
+	return l.members(dst, pointer, value, func(string) bool { return sealed })
+}
+
+// seal appends one value, sealed unless it is empty.
+func (l *sealedLine) seal(dst []byte, pointer string, value []byte) ([]byte, error) {
 	if empty(value) {
 		return append(dst, value...), nil
 	}
@@ -228,7 +280,7 @@ func (l *sealedLine) value(dst []byte, pointer string, value []byte) ([]byte, er
 	return append(append(append(dst, '"'), envelope...), '"'), nil
 }
 
-// members appends an object some of whose members are sealed.
+// members appends an object, some of whose members are sealed.
 func (l *sealedLine) members(dst []byte, pointer string, object []byte, sealed func(name string) bool) ([]byte, error) {
 	if len(object) == 0 || object[0] != '{' {
 		return append(dst, object...), nil
@@ -238,9 +290,7 @@ func (l *sealedLine) members(dst []byte, pointer string, object []byte, sealed f
 	var err error
 	for i, m := range members(room[:0], object) {
 		dst = appendName(dst, i == 0, m.name)
-		if !sealed(m.name) {
-			dst = append(dst, m.value...)
-		} else if dst, err = l.value(dst, pointer+"/"+escape(m.name), m.value); err != nil {
+		if dst, err = l.value(dst, pointer+"/"+escape(m.name), m.value, sealed(m.name)); err != nil {
 			return dst, err
 		}
 	}
