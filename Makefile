@@ -31,7 +31,7 @@ dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r 
 PYTHON      ?= python3
 VENV        := clients/python/.venv
 
-.PHONY: all build man release python test format tidy vet staticcheck vuln race fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy clean
+.PHONY: all build man release python test format tidy vet staticcheck vuln race simulate fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy clean
 
 all: build
 
@@ -64,7 +64,7 @@ python: build
 	KAIZEN_AUDIT_BIN=$(CURDIR)/bin/kaizen-audit ../.venv/bin/python -W error::ResourceWarning -m unittest
 
 # The race tests are last, so that their summary ends the output.
-test: format vet staticcheck vuln fuzz python race
+test: format vet staticcheck vuln fuzz python simulate race
 
 format:
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; }
@@ -97,6 +97,11 @@ HEAVY := ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent
 
 race:
 	$(call each-module,$(GO) test $$([[ " $(HEAVY) " == *" $$m "* ]] || echo -race) -timeout 15m ./...)
+
+# The simulations that are shortened under the race detector, which makes seconds
+# of signing into minutes, in full.
+simulate:
+	$(GO) test -run '^(TestManySecondsLeaveNoLitter|TestCrashPowerFailure)$$' .
 
 # Each fuzz test of the repository for $(FUZZTIME). Go before 1.27 fails now and
 # then at the end of that time without having found anything (go.dev/issue/75804):

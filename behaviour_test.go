@@ -690,7 +690,7 @@ func TestLongEntries(t *testing.T) {
 // checkpoint for every one within a second, and one kept an hour.
 func TestManySecondsLeaveNoLitter(t *testing.T) {
 	seconds := 100_000
-	if testing.Short() {
+	if raceEnabled || testing.Short() { // make simulate runs all of them
 		seconds = 20_000
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -249,7 +249,7 @@ var lives = map[string]func(durable.FS, *history) error{"plain": life, "ring": r
 // Power fails before every operation of a trail's life, creation included.
 func TestCrashPowerFailure(t *testing.T) {
 	seeds := 3
-	if testing.Short() {
+	if raceEnabled || testing.Short() { // make simulate runs all of them
 		seeds = 1
 	}
 	for name, life := range lives {
