@@ -726,7 +726,7 @@ func ExampleTrail_Policy() {
 		EventType: audit.ToolUse, AgentID: "qa-agent-001", Action: "tool_use:get_patient", Timestamp: time.Unix(1800000000, 0), TraceID: "run-1",
 		Inputs:   audit.Of(map[string]any{"patient_id": "P12345", "paid_with": "4111 1111 1111 1111"}),
 		Outputs:  audit.Of(map[string]any{"patient": map[string]any{"name": "Jane", "ward": 7}}),
-		Metadata: audit.Of(map[string]any{"user_id": "dr-lee"}),
+		Metadata: audit.Of(map[string]any{"user_id": "dr-lee", "host": "ward-3"}),
 	}
 	if _, err := trail.Record(context.Background(), ev); err != nil {
 		log.Fatal(err)

@@ -102,3 +102,18 @@ func (v Value) Object() (o Object, ok bool) {
 	}
 	return Object{raw: v.raw}, true
 }
+
+// Origination is what metadata says of where an event came from, more than its
+// agent does (PCI DSS 10.2.2): an address, a host, a terminal or a service; "" where
+// it says nothing.
+func Origination(metadata Object) string {
+	for name, v := range metadata.All() {
+		switch name {
+		case "ip_address", "host", "hostname", "pos_terminal", "service_name":
+			if s, _ := v.Text(); s != "" {
+				return s
+			}
+		}
+	}
+	return ""
+}

@@ -67,8 +67,18 @@ func (w *walker) access(ev *entry.Event) (*entry.Event, error) {
 	if (is || w.p.users) && out.Metadata.Text("user_id") == "" {
 		w.note(flagged, "/metadata/user_id", "pci-10.2.2")
 	}
-	if is && out.Resource.IsZero() {
+	if !is {
+		return out, nil
+	}
+	// An entry always has the other two of the six: its type and its time.
+	if out.Resource.IsZero() {
 		w.note(flagged, "/resource", "pci-10.2.2")
+	}
+	if out.Outcome == "unknown" {
+		w.note(flagged, "/outcome", "pci-10.2.2")
+	}
+	if entry.Origination(out.Metadata) == "" {
+		w.note(flagged, "/metadata/ip_address", "pci-10.2.2")
 	}
 	return out, nil
 }

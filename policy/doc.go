@@ -3,7 +3,7 @@
 //
 //  1. Accesses: a tool rule makes an event a PHI_ACCESS or CHD_ACCESS, says what
 //     was acted on and why, and where further data subjects stand. An access
-//     without a user or without a resource is flagged (PCI DSS 10.2.2).
+//     that lacks one of the six fields of PCI DSS 10.2.2 is flagged.
 //  2. Purposes: an event without a declared purpose is flagged or refused.
 //  3. Only: what is on no list of what is kept is dropped.
 //  4. Fields: the first rule whose path leads to a value, or to something around

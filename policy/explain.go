@@ -47,7 +47,7 @@ func (p *Policy) Rules() []Info {
 		about := join(append(t.When.words(), labelled("has", t.Has), labelled("files", t.Files))...)
 		out = append(out, Info{"tools", t.name, strings.Join(does, ", "), about, "config", []string{"tools", strconv.Itoa(i)}})
 	}
-	checks := "entries of PHI_ACCESS, CHD_ACCESS, DATA_ACCESS without a user or a resource"
+	checks := "entries of PHI_ACCESS, CHD_ACCESS, DATA_ACCESS without a user, a resource, a result or an origination"
 	from := "default"
 	if p.users {
 		checks, from = checks+", and others without a user", "profile "+p.config.Profile

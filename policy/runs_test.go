@@ -38,7 +38,7 @@ func TestEveryAccessOfARealRunNamesItsPatient(t *testing.T) {
 		seen++
 		ev := entry.Event{
 			EventType: "TOOL_USE", AgentID: step.Agent, Action: "tool_use:" + step.Action, TraceID: "t", Inputs: entry.Raw(step.Input), Outputs: entry.Raw(step.Output),
-			Metadata: entry.Of(map[string]any{"user_id": "clinician", "subject_id": step.Subject}),
+			Metadata: entry.Of(map[string]any{"user_id": "clinician", "subject_id": step.Subject, "service_name": "ehr"}),
 		}
 		out, err := p.AppendLine(nil, &ev, &stamp, policy.Run{})
 		if err != nil {

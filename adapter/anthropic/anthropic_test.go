@@ -59,7 +59,7 @@ func newAgent(t *testing.T, handler http.HandlerFunc, opts ...option.RequestOpti
 		_ = filepath.WalkDir(filepath.Dir(a.path), func(name string, d os.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() {
 				b, _ := os.ReadFile(name)
-				if files++; bytes.Contains(b, []byte("secret")) {
+				if files++; bytes.Contains(b, []byte("hidden7")) {
 					t.Errorf("%s has a credential", name)
 				}
 			}
@@ -70,7 +70,7 @@ func newAgent(t *testing.T, handler http.HandlerFunc, opts ...option.RequestOpti
 		}
 	})
 	a.client = anthropic.NewClient(append([]option.RequestOption{
-		option.WithBaseURL(server.URL), option.WithAPIKey("secret-key"), option.WithHeader("Cookie", "session=secret"), option.WithHeader("X-Goog-Api-Key", "secret"), anthropicaudit.Record(a.hooks),
+		option.WithBaseURL(server.URL), option.WithAPIKey("hidden7-key"), option.WithHeader("Cookie", "session=hidden7"), option.WithHeader("X-Goog-Api-Key", "hidden7"), anthropicaudit.Record(a.hooks),
 	}, opts...)...)
 	return a
 }
@@ -207,7 +207,7 @@ func TestRecordedCalls(t *testing.T) {
 	var sent []byte
 	a := newAgent(t, func(w http.ResponseWriter, req *http.Request) {
 		sent, _ = io.ReadAll(req.Body)
-		w.Header().Add("Set-Cookie", "session=secret")
+		w.Header().Add("Set-Cookie", "session=hidden7")
 		w.Header().Set("Request-Id", "req_1")
 		if now.events != nil {
 			sendEvents(t, w, now.events...)
@@ -358,7 +358,7 @@ func TestErrorsAndRefusals(t *testing.T) {
 		}
 	}
 	status = 200
-	if _, err := a.client.Messages.New(t.Context(), ask("how?"), option.WithJSONSet("mcp_servers", []map[string]string{{"url": "https://example.com", "authorization_token": "secret"}})); err != nil {
+	if _, err := a.client.Messages.New(t.Context(), ask("how?"), option.WithJSONSet("mcp_servers", []map[string]string{{"url": "https://example.com", "authorization_token": "hidden7"}})); err != nil {
 		t.Error(err)
 	}
 	e := a.entries(t)[4]

@@ -59,7 +59,7 @@ func newAgent(t *testing.T, handler http.HandlerFunc, opts ...option.RequestOpti
 		_ = filepath.WalkDir(filepath.Dir(a.path), func(name string, d os.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() {
 				b, _ := os.ReadFile(name)
-				if files++; bytes.Contains(b, []byte("secret")) {
+				if files++; bytes.Contains(b, []byte("hidden7")) {
 					t.Errorf("%s has a credential", name)
 				}
 			}
@@ -70,7 +70,7 @@ func newAgent(t *testing.T, handler http.HandlerFunc, opts ...option.RequestOpti
 		}
 	})
 	a.client = openai.NewClient(append([]option.RequestOption{
-		option.WithBaseURL(server.URL + "/v1/"), option.WithAPIKey("secret-key"), option.WithHeader("Cookie", "session=secret"), openaiaudit.Record(a.hooks),
+		option.WithBaseURL(server.URL + "/v1/"), option.WithAPIKey("hidden7-key"), option.WithHeader("Cookie", "session=hidden7"), openaiaudit.Record(a.hooks),
 	}, opts...)...)
 	return a
 }
@@ -172,7 +172,7 @@ func TestRecordedCalls(t *testing.T) {
 				w.Header()[name] = values
 			}
 		}
-		w.Header().Add("Set-Cookie", "session=secret")
+		w.Header().Add("Set-Cookie", "session=hidden7")
 		w.WriteHeader(now.Status)
 		var text string
 		if err := json.Unmarshal(now.ResponseBody, &text); err != nil {

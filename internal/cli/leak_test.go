@@ -3,16 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,128 +18,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/adapter/llmhttp"
 	"github.com/kaizen-audit/kaizen-audit/adapter/slogaudit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/hook"
+	"github.com/kaizen-audit/kaizen-audit/internal/canary"
 )
-
-// canaries are what must not be found anywhere, and how a caller writes them.
-// They are put together here, so that no scanner takes this file for a leak.
-var canaries = []struct{ core, text string }{
-	{"4111111111111111", "4111111111111111"},
-	{"5500005555555559", "5500-0055-5555-5559"},
-	{"378282246310005", "3782 822463 10005"},
-	{"XQ7canaryPassw0rd", "password=XQ7canary" + "Passw0rd"},
-	{"k2JcanaryToken9aQ4wErT6yUi8", "Authorization: Bearer k2Jcanary" + "Token9aQ4wErT6yUi8"},
-	{"AKIA" + "Q7CANARY3XWDPLM2", "AKIA" + "Q7CANARY3XWDPLM2"},
-	{"MC4CAQAwBQYDK2VwBCIEIcanary", "-----BEGIN " + "PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIcanary7Wt1cXn0\n-----END " + "PRIVATE KEY-----"},
-}
-
-// canaryText is all of them, and one across each border of the usual buffers.
-func canaryText() string {
-	var b strings.Builder
-	for _, c := range canaries {
-		b.WriteString("said: " + c.text + "\n")
-	}
-	for _, border := range []int{4 << 10, 32 << 10, 64 << 10} {
-		b.WriteString(strings.Repeat("lorem ipsum ", (border-b.Len())/12))
-		b.WriteString(" " + canaries[0].text + " " + canaries[3].text + " ")
-	}
-	return b.String()
-}
-
-// canaryObject has them in every form that JSON has.
-func canaryObject() map[string]any {
-	inner, _ := json.Marshal(map[string]any{"card": map[string]any{"number": canaries[1].text, "cvv": "908"}, "why": canaries[4].text})
-	nested, _ := json.Marshal(map[string]any{"payload": string(inner)})
-	return map[string]any{
-		"text": canaryText(), "number": json.Number(canaries[0].core), "list": []any{canaries[1].text, 1}, canaries[0].text: 1,
-		"json": string(inner), "nested": string(nested), "password": "XQ7canary" + "Passw0rd", "card_number": canaries[2].text,
-		"escaped": "x " + canaries[0].text + "\u2028 \"quoted\"",
-	}
-}
-
-// escapedObject is the same with every character of strings as an escape.
-func escapedObject() string {
-	return `{"escaped":"` + regexp.MustCompile(`.`).ReplaceAllStringFunc(canaries[0].text, func(s string) string { return fmt.Sprintf(`\u%04x`, s[0]) }) + `"}`
-}
-
-type needle struct{ what, text string }
-
-// needles are the canaries' encodings.
-func needles() []needle {
-	var out []needle
-	add := func(what, s string) { out = append(out, needle{what, strings.ToLower(s)}) }
-	for _, c := range canaries {
-		for _, s := range []string{c.core, strings.TrimPrefix(c.text, "password=")} {
-			add("plain", s)
-			add("hex", hex.EncodeToString([]byte(s)))
-			add("URL", url.QueryEscape(s))
-			var u strings.Builder
-			for _, b := range []byte(s) {
-				fmt.Fprintf(&u, `\u%04x`, b)
-			}
-			add("JSON escapes", u.String())
-			for shift := range 3 { // base64 has three forms, by where it begins
-				e := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", shift) + s))
-				add("base64", strings.TrimRight(e, "=")[4:len(strings.TrimRight(e, "="))-2])
-			}
-		}
-	}
-	return out
-}
-
-// searched counts what was looked into.
-type searched struct{ files, bytes int }
-
-// search looks for the canaries in every file and name below dir.
-func (s *searched) search(t *testing.T, when, dir string) {
-	t.Helper()
-	look := needles()
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Type()&fs.ModeSocket != 0 {
-			return nil // it may go meanwhile
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil
-		}
-		s.files++
-		if strings.HasSuffix(name, ".zst") {
-			r, err := zstd.NewReader(bytes.NewReader(data))
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			plain, err := io.ReadAll(r)
-			if err != nil {
-				return err
-			}
-			data = append(data, plain...)
-		}
-		s.bytes += len(data)
-		s.look(t, when+": "+strings.TrimPrefix(name, dir), look, append(data, filepath.Base(name)...))
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *searched) look(t *testing.T, where string, look []needle, data []byte) {
-	t.Helper()
-	data = bytes.ToLower(data)
-	for _, n := range look {
-		if at := bytes.Index(data, []byte(n.text)); at >= 0 {
-			t.Errorf("%s: %s of %q: %.200q", where, n.what, n.text, data[max(0, at-80):])
-			return
-		}
-	}
-}
 
 // TestNothingLeaks hands canaries in by every way there is, and looks into every
 // file that came of it, while it waits and after it was recorded.
@@ -154,8 +35,8 @@ func TestNothingLeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	opts := &audit.Options{StateDir: state}
-	program, look := theProgram(t), needles()
-	var s searched
+	program := theProgram(t)
+	var s canary.Searched
 	run := func(in string, args ...string) string {
 		t.Helper()
 		cmd := exec.Command(program, append(args, "--log", log)...)
@@ -164,16 +45,16 @@ func TestNothingLeaks(t *testing.T) {
 		var out, complaints bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &complaints
 		_ = cmd.Run() // what is refused makes another exit code
-		s.look(t, strings.Join(args, " ")+": stderr", look, complaints.Bytes())
-		s.look(t, strings.Join(args, " ")+": stdout", look, out.Bytes())
+		s.In(t, strings.Join(args, " ")+": stderr", complaints.Bytes())
+		s.In(t, strings.Join(args, " ")+": stdout", out.Bytes())
 		return out.String()
 	}
 	ev := audit.Event{
-		EventType: "TOOL_USE", AgentID: "canary", Action: "tool_use:pay " + canaries[0].text, Inputs: audit.Of(canaryObject()), Outputs: audit.Of([]any{canaryText()}),
-		Error: new(canaryText()), Metadata: audit.Of(canaryObject()), Authority: audit.Of(canaryObject()), Purpose: canaries[1].text, Outcome: canaries[2].text,
-		IdempotencyKey: "key " + canaries[0].text, DurationMS: 4111111111111111,
+		EventType: "TOOL_USE", AgentID: "canary", Action: "tool_use:pay " + canary.All[0].Text, Inputs: audit.Of(canary.Object()), Outputs: audit.Of([]any{canary.Text()}),
+		Error: new(canary.Text()), Metadata: audit.Of(canary.Object()), Authority: audit.Of(canary.Object()), Purpose: canary.All[1].Text, Outcome: canary.All[2].Text,
+		IdempotencyKey: "key " + canary.All[0].Text, DurationMS: 4111111111111111,
 	}
-	text, err := json.Marshal(canaryObject())
+	text, err := json.Marshal(canary.Object())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,15 +64,15 @@ func TestNothingLeaks(t *testing.T) {
 	ctx := context.Background()
 
 	// The command line, with lines that are refused; an old log; readings.
-	run(line("record", string(text))+line("escapes", escapedObject())+`{"event_type":"`+canaries[0].text+`"}`+"\n"+`{"`+canaries[0].text+`":1}`+"\n"+canaryText(), "record")
-	s.search(t, "recorded", dir+"/out")
+	run(line("record", string(text))+line("escapes", canary.EscapedObject())+`{"event_type":"`+canary.All[0].Text+`"}`+"\n"+`{"`+canary.All[0].Text+`":1}`+"\n"+canary.Text(), "record")
+	s.Dir(t, "recorded", dir+"/out")
 	old := filepath.Join(dir, "old.jsonl")
-	if err := os.WriteFile(old, []byte(line("old", string(text))+canaries[0].text+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(old, []byte(line("old", string(text))+canary.All[0].Text+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run("", "import", old)
-	run("", "query", "--text", canaries[0].text)
-	run("", "query", "--action", canaries[3].text)
+	run("", "query", "--text", canary.All[0].Text)
+	run("", "query", "--action", canary.All[3].Text)
 
 	// The library, while it holds the trail, through its socket, and past it.
 	trail, err := audit.Open(log, opts)
@@ -214,7 +95,7 @@ func TestNothingLeaks(t *testing.T) {
 		t.Error(err)
 	}
 	broken := through
-	broken.IdempotencyKey, broken.Inputs = "broken", audit.Raw([]byte(`{"card":"`+canaries[0].text+`","card":1}`))
+	broken.IdempotencyKey, broken.Inputs = "broken", audit.Raw([]byte(`{"card":"`+canary.All[0].Text+`","card":1}`))
 	if _, err := other.Capture(ctx, broken); err != nil {
 		t.Error(err)
 	}
@@ -228,7 +109,7 @@ func TestNothingLeaks(t *testing.T) {
 	if err := hooks.RegisterHook(recorder, nil); err != nil {
 		t.Fatal(err)
 	}
-	small, _ := json.Marshal(map[string]any{"card_number": canaries[2].text, "n": json.Number(canaries[0].core), "say": canaries[3].text})
+	small, _ := json.Marshal(map[string]any{"card_number": canary.All[2].Text, "n": json.Number(canary.All[0].Core), "say": canary.All[3].Text})
 	begun, err := hooks.Trigger(ctx, hook.PreToolUse, hook.Data{Name: "pay", Inputs: audit.Raw(small)})
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +120,7 @@ func TestNothingLeaks(t *testing.T) {
 	} else if data, _ := os.ReadFile(noted[0]); !bytes.Contains(data, []byte("****0005")) {
 		t.Errorf("what has begun is not noted: %.300q", bytes.Trim(data, "\x00"))
 	}
-	s.search(t, "begun", dir+"/out")
+	s.Dir(t, "begun", dir+"/out")
 	if _, err := hooks.Trigger(begun, hook.PostToolUse, hook.Data{Outputs: audit.Raw(text)}); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +138,7 @@ func TestNothingLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked.Header.Set("Authorization", "Bearer "+canaries[4].core)
+	asked.Header.Set("Authorization", "Bearer "+canary.All[4].Core)
 	answer, err := (&http.Client{Transport: llmhttp.NewTransport(adapters, nil)}).Do(asked)
 	if err != nil {
 		t.Fatal(err)
@@ -266,8 +147,8 @@ func TestNothingLeaks(t *testing.T) {
 		t.Error(err)
 	}
 	answer.Body.Close()
-	slog.New(slogaudit.NewHandler(adapters, nil)).Info(canaries[0].text, "card_number", canaries[2].text, "say", canaries[3].text)
-	s.search(t, "adapters", dir+"/out")
+	slog.New(slogaudit.NewHandler(adapters, nil)).Info(canary.All[0].Text, "card_number", canary.All[2].Text, "say", canary.All[3].Text)
+	s.Dir(t, "adapters", dir+"/out")
 	if err := recorder.Close(); err != nil {
 		t.Error(err)
 	}
@@ -288,7 +169,7 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 		if err != nil {
 			t.Errorf("python: %v\n%.500s", err, out)
 		}
-		s.look(t, "python", look, out)
+		s.In(t, "python", out)
 	}
 	if err := other.Close(); err != nil {
 		t.Error(err)
@@ -303,18 +184,18 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 		t.Fatal(err)
 	}
 	spooled := ev
-	spooled.IdempotencyKey = "spooled " + canaries[0].text
+	spooled.IdempotencyKey = "spooled " + canary.All[0].Text
 	if err := audit.Capture(ctx, log, opts, spooled); err != nil {
 		t.Fatal(err)
 	}
 	// On a busy machine the holder may take it in before anybody looks again.
 	waiting, _ := filepath.Glob(filepath.Join(dir, "out", "audit.trail", "spool", "*.json"))
-	run(`{"session_id":"s1","hook_event_name":"UserPromptSubmit","prompt":"pay with `+canaries[0].text+`"}`, "hook", "claude-code")
+	run(`{"session_id":"s1","hook_event_name":"UserPromptSubmit","prompt":"pay with `+canary.All[0].Text+`"}`, "hook", "claude-code")
 	also, _ := filepath.Glob(filepath.Join(dir, "out", "audit.trail", "spool", "*.json"))
 	if len(waiting)+len(also) == 0 {
 		t.Error("nothing waits in the spool")
 	}
-	s.search(t, "spooled", dir+"/out")
+	s.Dir(t, "spooled", dir+"/out")
 	if err := alone.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -327,9 +208,9 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 	if len(calls) != 2 {
 		t.Errorf("%d calls wait", len(calls))
 	}
-	s.search(t, "begun by Claude Code", dir+"/out")
+	s.Dir(t, "begun by Claude Code", dir+"/out")
 	run(`{"hook_event_name":"PostToolUse",`+call+`2","tool_response":`+string(text)+`}`, "hook", "claude-code")
-	run(canaryText(), "hook", "claude-code") // no JSON at all
+	run(canary.Text(), "hook", "claude-code") // no JSON at all
 	run(`{"session_id":"s1","hook_event_name":"SessionEnd"}`, "hook", "claude-code")
 
 	// OpenTelemetry, whole and broken.
@@ -351,7 +232,7 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 	}
 	quoted, _ := json.Marshal(string(text))
 	for _, body := range []string{
-		`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"chat","startTimeUnixNano":"1700000000000000000","endTimeUnixNano":"1700000001000000000","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.input.messages","value":{"stringValue":` + string(quoted) + `}},{"key":"x","value":{"intValue":"` + canaries[0].core + `"}}]}]}]}]}`,
+		`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"chat","startTimeUnixNano":"1700000000000000000","endTimeUnixNano":"1700000001000000000","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.input.messages","value":{"stringValue":` + string(quoted) + `}},{"key":"x","value":{"intValue":"` + canary.All[0].Core + `"}}]}]}]}]}`,
 		`{"resourceSpans":` + string(text),
 	} {
 		res, err := http.Post("http://"+address+"/v1/traces", "application/json", strings.NewReader(body))
@@ -360,21 +241,21 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 		}
 		answer, _ := io.ReadAll(res.Body)
 		res.Body.Close()
-		s.look(t, "answer", look, answer)
+		s.In(t, "answer", answer)
 	}
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	_ = serve.Wait()
-	s.search(t, "serve", dir+"/serve.out")
+	s.Dir(t, "serve", dir+"/serve.out")
 
 	// Everything again: lines, a report, a sealed segment.
 	run("", "report", "--format", "json")
 	run("", "trace", "--last")
 	entries := run("", "query", "--format", "jsonl")
-	s.search(t, "in the end", dir+"/out")
+	s.Dir(t, "in the end", dir+"/out")
 	run("", "rotate")
-	s.search(t, "sealed", dir+"/out")
+	s.Dir(t, "sealed", dir+"/out")
 	counts := map[string]int{}
 	for l := range strings.Lines(entries) {
 		e, err := entry.Parse([]byte(strings.TrimRight(l, "\n")))
@@ -388,7 +269,7 @@ e = json.load(sys.stdin); m.record_event(e); m.close()`, log)
 	if _, err := exec.LookPath("python3"); err == nil && counts["python socket"] == 0 {
 		t.Error("no masked entry of the Python client")
 	}
-	t.Logf("%d files and %d bytes were searched; masked entries: %v", s.files, s.bytes, counts)
+	t.Logf("%d files and %d bytes were searched; masked entries: %v", s.Files, s.Bytes, counts)
 	for _, who := range []string{"canary ", "adapters ", "canary socket", "canary spool", "canary import", "claude-code ", "claude-code spool", "unknown otlp"} {
 		if counts[who] == 0 {
 			t.Errorf("no masked entry of %q", who)

@@ -234,7 +234,7 @@ func (a *agentGaps) note(name string, counts bool, index int64) {
 func (b *GapBuilder) judge(a *agentGaps, e *entry.Entry) {
 	a.Entries++
 	user := cmp.Or(e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash"))
-	origin := originOf(e)
+	origin := entry.Origination(e.Metadata)
 	access := isAccess(e.EventType)
 	flags := pointers(e, "flagged")
 	resource := hasResource(e)
@@ -285,19 +285,6 @@ func (b *GapBuilder) judge(a *agentGaps, e *entry.Entry) {
 	a.note(backdated, after > backdatedAfter, e.Index)
 	a.note(ahead, after < -lateAfter, e.Index)
 	b.noteLoop(a, e)
-}
-
-// originOf is what more than the agent tells where an event came from.
-func originOf(e *entry.Entry) string {
-	for name, v := range e.Metadata.All() {
-		switch name {
-		case "ip_address", "host", "hostname", "pos_terminal", "service_name":
-			if s, _ := v.Text(); s != "" {
-				return s
-			}
-		}
-	}
-	return ""
 }
 
 func isAccess(eventType string) bool {
