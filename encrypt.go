@@ -122,9 +122,13 @@ func explainKey(err error) error {
 }
 
 func (t *Trail) keysOptions(k kms.KEK, readOnly bool) keys.Options {
-	return keys.Options{
+	o := keys.Options{
 		FS: t.opts.fs, Dir: filepath.Join(t.dir, "keys"), Origin: t.id.Origin, KEK: k, ReadOnly: readOnly, Now: t.clock.now,
 	}
+	if t.opts.NextKEK != nil {
+		o.KEK, o.Former = t.opts.NextKEK, k
+	}
+	return o
 }
 
 // createKeys makes the keys of a trail that seals.
@@ -351,7 +355,6 @@ func (t *Trail) noteDEKs() {
 	t.dekChanges.all = nil
 	t.dekChanges.mu.Unlock()
 	for _, c := range all {
-		_ = t.recordOwn(context.Background(), ownEntry{eventType: "AUDIT_KEY", action: "key_rotated", signed: true,
-			outputs: map[string]any{"kind": "dek", "id": c.id, "was": c.was, "reason": c.reason}})
+		_ = t.recordKey("dek", c.id, c.was, c.reason)
 	}
 }

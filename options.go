@@ -114,6 +114,10 @@ type Options struct {
 	// Where a trail is made and the file is not there, it is made. Set, the
 	// environment does not count; empty means kek/ORIGIN.key below StateDir.
 	KeyFile string
+	// NextKEK is the key to which Trail.RotateKEK rotates. Both are used until that
+	// has returned: after a crash in the middle of it the trail is opened with both
+	// again.
+	NextKEK kms.KEK
 	// Policy says what may be written. nil is the policy that was last set for the
 	// trail, policy.Default() where none was; a policy that is given is the
 	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a

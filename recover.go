@@ -582,6 +582,9 @@ func (t *Trail) recover(c tree.Checkpoint, r *replayed, clean bool) (*recovery, 
 // begin writes the first entries of this opening and signs everything.
 func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool) error {
 	ctx := context.Background()
+	if err := t.eraseAgain(ctx); err != nil {
+		return err
+	}
 	if rec != nil {
 		if err := t.recordOwn(ctx, ownEntry{eventType: "AUDIT_RECOVERY", action: "trail_recovered", outputs: rec, signed: true}); err != nil {
 			return err

@@ -110,19 +110,22 @@ func Parse(text string) (*Local, error) {
 	return nil, ErrBadKey
 }
 
-// FromEnvironment reads the key of AUDIT_LOG_ENCRYPTION_KEY. It is ErrNoKey where
+// FromEnvironment reads the key of AUDIT_LOG_ENCRYPTION_KEY, as FromVariable does.
+func FromEnvironment() (*Local, error) { return FromVariable(EnvironmentVariable) }
+
+// FromVariable reads the key of a variable of the environment. It is ErrNoKey where
 // that is not set; set and empty is ErrBadKey, since somebody meant a key.
-func FromEnvironment() (*Local, error) {
-	text, set := os.LookupEnv(EnvironmentVariable)
+func FromVariable(name string) (*Local, error) {
+	text, set := os.LookupEnv(name)
 	if !set {
-		return nil, fmt.Errorf("%s: %w", EnvironmentVariable, ErrNoKey)
+		return nil, fmt.Errorf("%s: %w", name, ErrNoKey)
 	}
 	k, err := Parse(text)
 	if errors.Is(err, ErrNoKey) {
 		err = ErrBadKey
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", EnvironmentVariable, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return k, nil
 }

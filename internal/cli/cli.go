@@ -107,6 +107,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
+		a.keysCommand(),
 		a.importCommand(), a.tailCommand(), a.configCommand(), a.policyCommand(), a.hookCommand(),
 		a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
 	)

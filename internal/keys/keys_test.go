@@ -23,7 +23,7 @@ var ctx = context.Background()
 
 var mac = bytes.Repeat([]byte{9}, 32)
 
-func kek(t *testing.T, b byte) *kms.Local {
+func kek(t testing.TB, b byte) *kms.Local {
 	t.Helper()
 	k, err := kms.NewLocal(bytes.Repeat([]byte{b}, 32))
 	if err != nil {
@@ -32,12 +32,12 @@ func kek(t *testing.T, b byte) *kms.Local {
 	return k
 }
 
-func options(t *testing.T, fsys durable.FS) keys.Options {
+func options(t testing.TB, fsys durable.FS) keys.Options {
 	return keys.Options{FS: fsys, Dir: "/keys", Origin: "example.com/log", KEK: kek(t, 1)}
 }
 
 // create makes a store on a file system in memory and opens it.
-func create(t *testing.T, fsys durable.FS) *keys.Store {
+func create(t testing.TB, fsys durable.FS) *keys.Store {
 	t.Helper()
 	o := options(t, fsys)
 	if err := fsys.Mkdir(o.Dir, 0o700); err != nil {
@@ -49,7 +49,7 @@ func create(t *testing.T, fsys durable.FS) *keys.Store {
 	return open(t, o)
 }
 
-func open(t *testing.T, o keys.Options) *keys.Store {
+func open(t testing.TB, o keys.Options) *keys.Store {
 	t.Helper()
 	s, err := keys.Open(ctx, o)
 	if err != nil {
@@ -59,7 +59,7 @@ func open(t *testing.T, o keys.Options) *keys.Store {
 	return s
 }
 
-func subject(t *testing.T, s *keys.Store, kind keys.Kind, id string) seal.Subject {
+func subject(t testing.TB, s *keys.Store, kind keys.Kind, id string) seal.Subject {
 	t.Helper()
 	sub, err := s.Subject(kind, id)
 	if err == nil {

@@ -362,3 +362,11 @@ func newID() string {
 	_, _ = rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
+
+// KEKs are the ids of the KEK before, "" where there is none, and of the present one.
+func (s *Store) KEKs() (former, now string) {
+	if s.former != nil {
+		former = s.former.ID()
+	}
+	return former, s.kek.ID()
+}

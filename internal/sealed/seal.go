@@ -116,20 +116,35 @@ func (s *Sealer) lineKey() (id string, dek []byte, err error) {
 		reason = "scheduled"
 	}
 	if reason != "" {
-		was := s.dekID
-		if _, err := s.store.RotateDEK(context.Background()); err != nil {
+		if err := s.rotateLocked(reason); err != nil {
 			return "", nil, err
-		}
-		if s.dekID, s.dek, s.since, err = s.store.DEK(context.Background()); err != nil {
-			return "", nil, err
-		}
-		s.lines = 0
-		if s.added != nil {
-			s.added(was, s.dekID, reason)
 		}
 	}
 	s.lines++
 	return s.dekID, s.dek, nil
+}
+
+// Rotate makes a new DEK, for lines from here on.
+func (s *Sealer) Rotate() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rotateLocked("operator")
+}
+
+func (s *Sealer) rotateLocked(reason string) error {
+	was := s.dekID
+	if _, err := s.store.RotateDEK(context.Background()); err != nil {
+		return err
+	}
+	var err error
+	if s.dekID, s.dek, s.since, err = s.store.DEK(context.Background()); err != nil {
+		return err
+	}
+	s.lines = 0
+	if s.added != nil {
+		s.added(was, s.dekID, reason)
+	}
+	return nil
 }
 
 // inClear are members of metadata that are sealed in no entry, and evidence those
