@@ -160,7 +160,7 @@ func (t *Trail) openKeys(write bool) error {
 			return locked
 		}
 	}
-	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit), locked: locked, seals: seals, lines: t.id.Encrypt}
+	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit, t.isErased), locked: locked, seals: seals, lines: t.id.Encrypt}
 	if write {
 		rules := sealed.Rules{Lines: enc.lines, Clear: t.keptClear}
 		if enc.sealer, err = sealed.NewSealer(t.id.Origin, rules, store, t.clock.now, t.newDEK); err != nil {

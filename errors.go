@@ -56,6 +56,11 @@ var (
 	// ErrSealed: an entry is sealed and does not open: it was changed, or its key
 	// is gone.
 	ErrSealed = errors.New("the entry does not open")
+	// ErrNotSealed: the trail keeps what it records in clear, and nobody's data can
+	// be erased or sealed afterwards.
+	ErrNotSealed = errors.New("the trail seals nothing")
+	// ErrHeld: a legal hold or a declared duty keeps something from being erased.
+	ErrHeld = errors.New("kept by a hold or a duty")
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

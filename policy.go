@@ -234,7 +234,7 @@ func ParsePending(path string, opts *Options, text, notes []byte) (Event, error)
 			return nil, err
 		}
 		defer store.Close()
-		v, err := sealed.NewOpener(origin, store, c.opts.MaxLine+maxSealedList).Open(stored)
+		v, err := sealed.NewOpener(origin, store, c.opts.MaxLine+maxSealedList, nil).Open(stored)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 		}

@@ -136,6 +136,7 @@ func (t *Trail) view() (*journal.View, error) {
 	// The checkpoint before the lines: a writer signs what is there already,
 	// so that what it covers is there, or missing.
 	covered, unknown := t.covered()
+	t.lookAnew()
 	view, err := t.lines()
 	if err != nil {
 		return nil, err

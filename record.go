@@ -60,11 +60,28 @@ type scratch struct {
 	buf     []byte
 	sealed  []byte // one line, of a trail that seals
 	digests []journal.Digest
+	gate    *sync.RWMutex // held for reading from the first sealed line in buf until that is appended
 }
 
 var scratches = sync.Pool{New: func() any { return &scratch{} }}
 
+// enter keeps an erasure from beginning until what is sealed now is appended.
+func (s *scratch) enter(gate *sync.RWMutex) {
+	if s.gate == nil {
+		gate.RLock()
+		s.gate = gate
+	}
+}
+
+func (s *scratch) leave() {
+	if s.gate != nil {
+		s.gate.RUnlock()
+		s.gate = nil
+	}
+}
+
 func (s *scratch) release() {
+	s.leave()
 	if cap(s.buf) <= 1<<20 { // a giant is left to the collector
 		scratches.Put(s)
 	}
@@ -101,6 +118,7 @@ func (t *Trail) encode(s *scratch, ev *Event, by handed) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if t.enc.Load() != nil {
+		s.enter(&t.erasing.events)
 		if s.sealed, err = t.stored(s.sealed[:0], buf[from:]); err != nil {
 			return Receipt{}, err
 		}
@@ -121,6 +139,7 @@ func (t *Trail) append(ctx context.Context, s *scratch) (first int64, err error)
 		return 0, err
 	}
 	first, err = t.journal.Append(ctx, s.buf, s.digests)
+	s.leave()
 	if err != nil {
 		return 0, explainJournal(err)
 	}
@@ -504,6 +523,7 @@ type ownEntry struct {
 	by        []byte // recorded_by
 	at        time.Time
 	metadata  map[string]any
+	policy    string // JSON text of its member policy, of an entry with a sealed field
 }
 
 // ownLine encodes one of the trail's own entries, without a newline.
@@ -530,6 +550,9 @@ func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
 		return detectors.AppendLine(nil, &ev, &st, policy.Run{KeepFact: true})
 	}
 	line, err := entry.AppendLine(nil, &ev, &st)
+	if err == nil && o.policy != "" { // the last member
+		line = append(append(append(line[:len(line)-1], `,"policy":`...), o.policy...), '}')
+	}
 	if err != nil || !o.signed {
 		return line, err
 	}
@@ -544,7 +567,11 @@ func (t *Trail) recordOwn(ctx context.Context, o ownEntry) error {
 
 func (t *Trail) recordOwnReceipt(ctx context.Context, o ownEntry) (Receipt, error) {
 	now := t.clock.now()
-	o.id = entry.NewEventID(now)
+	if o.id == "" {
+		o.id = entry.NewEventID(now)
+	}
+	t.erasing.own.RLock()
+	defer t.erasing.own.RUnlock()
 	line, err := t.ownLine(o, now)
 	if err == nil {
 		line, err = t.stored(nil, line)

@@ -373,6 +373,12 @@ func (t *Trail) load(clean, fresh bool) error {
 		return err
 	}
 	t.journal.Start()
+	switch err := t.finishPending(context.Background()); {
+	case errors.Is(err, errCertificate):
+		t.warn(err) // the tree may be damaged; the next opening tries again
+	case err != nil:
+		return explainFull(err)
+	}
 	if err := t.loadKeysSeen(); err != nil {
 		return err
 	}

@@ -469,7 +469,33 @@ func explainRemote(err error) error {
 // publicErrors are what codes of the protocol mean here.
 var publicErrors = map[socket.Code]error{
 	socket.Refused: ErrRefused, socket.Conflict: ErrConflict, socket.Full: ErrFull, socket.Closed: ErrClosed,
-	socket.Stopped: ErrStopped, socket.Unknown: ErrUnknown, socket.NotFound: ErrNotFound,
+	socket.Stopped: ErrStopped, socket.Unknown: ErrUnknown, socket.NotFound: ErrNotFound, socket.Held: ErrHeld,
+}
+
+// erase has the holder erase. It is not asked twice: where it is gone in the middle,
+// what became of it is not known here.
+func (r *remote) erase(ctx context.Context, user string, o EraseOptions) (e *Erasure, holds bool, err error) {
+	options, err := json.Marshal(o)
+	if err != nil {
+		return nil, false, err
+	}
+	var answer error
+	holds, err = r.try(ctx, func(c *socket.Client) error {
+		var text []byte
+		if text, answer = c.Erase(ctx, user, options); answer == nil {
+			e = &Erasure{}
+			answer = json.Unmarshal(text, e)
+		}
+		if errors.Is(answer, socket.ErrGone) {
+			answer = fmt.Errorf("%w: the trail's next holder completes an erasure that has begun: %w", ErrUnknown, answer)
+			return nil
+		}
+		return again(answer)
+	})
+	if err == nil && !holds {
+		err = explainRemote(answer)
+	}
+	return e, holds, err
 }
 
 // remoteError says it in the holder's words and is the public error.

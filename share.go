@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -219,6 +220,21 @@ func (s sharedTrail) Report(ctx context.Context, by socket.Peer, format string) 
 func (s sharedTrail) Pseudonym(_ context.Context, user string) (string, error) {
 	p, err := s.t.pseudonym(user)
 	return p, shareError(err)
+}
+
+func (s sharedTrail) Erase(ctx context.Context, by socket.Peer, user string, options json.RawMessage) ([]byte, error) {
+	var o EraseOptions
+	if len(options) > 0 && json.Unmarshal(options, &o) != nil {
+		return nil, &socket.Error{Code: socket.Protocol, Message: "options: not the JSON that is expected"}
+	}
+	if strings.TrimSpace(o.Reason) == "" && !o.DryRun {
+		return nil, &socket.Error{Code: socket.Protocol, Message: "options: reason is required"}
+	}
+	e, err := s.t.eraseHeld(withPeer(ctx, by), user, o)
+	if err != nil {
+		return nil, shareError(err)
+	}
+	return json.Marshal(e)
 }
 
 func (s sharedTrail) ExportUser(ctx context.Context, by socket.Peer, user string) ([]byte, error) {

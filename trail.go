@@ -44,6 +44,8 @@ type Trail struct {
 	identitiesOnce sync.Once
 	identityStore  *identity.Store            // see identities
 	enc            atomic.Pointer[encryption] // nil for a writer of a trail that seals nothing
+	erasures       erasures
+	erasing        erasing
 	dekChanges     struct {
 		mu  sync.Mutex
 		all []dekChange

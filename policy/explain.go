@@ -10,7 +10,8 @@ import (
 
 // Info is a rule in force, for people. Its JSON shape only grows.
 type Info struct {
-	// Step is the part of the pipeline: tools, purposes, only, fields, detectors.
+	// Step is the part of the pipeline: tools, purposes, only, fields, detectors; and
+	// duties, which stand against erasures.
 	Step string `json:"step"`
 	// Rule is its name, as it is noted in entries.
 	Rule string `json:"rule"`
@@ -87,6 +88,10 @@ func (p *Policy) Rules() []Info {
 	}
 	for _, r := range detect.Rules() {
 		out = append(out, action(r.Rule, r.Class, Info{"detectors", r.Rule, "", r.Finds, "default", nil}))
+	}
+	for i, d := range p.config.Duties {
+		about := join(append(d.When.words(), d.Basis)...)
+		out = append(out, Info{"duties", "duty", "keep " + strconv.Itoa(d.Days) + " days", about, "config", []string{"duties", strconv.Itoa(i)}})
 	}
 	return out
 }

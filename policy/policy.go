@@ -46,6 +46,18 @@ type Config struct {
 	Tools []Tool `json:"tools,omitempty"`
 	// Purposes are what data may be processed for.
 	Purposes *Purposes `json:"purposes,omitempty"`
+	// Duties are legal duties to keep what entries hold: until one ends, a person's
+	// fields in them are not erased.
+	Duties []Duty `json:"duties,omitempty"`
+}
+
+// Duty is a legal duty to keep the content of the entries that it matches.
+type Duty struct {
+	When
+	// Days after an entry was recorded in which it is not erased, at least 1.
+	Days int `json:"days"`
+	// Basis is the law, as people are told: "HGB §257".
+	Basis string `json:"basis"`
 }
 
 // When says which events a rule is for: each list that is not empty must have a

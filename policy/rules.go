@@ -25,6 +25,7 @@ type Policy struct {
 	only   []only
 	tools  []tool
 	uses   *purposes
+	duties []duty
 	cards  bool // card numbers are masked also where detectors leave things alone
 	users  bool // every event needs a user
 	tokens bool
@@ -173,6 +174,9 @@ func New(c Config) (*Policy, error) {
 		m.tool(t, "tools", strconv.Itoa(i))
 	}
 	m.purposes()
+	for i, d := range c.Duties {
+		m.duty(d, "duties", strconv.Itoa(i))
+	}
 	if len(m.problems) > 0 {
 		return nil, m.problems
 	}

@@ -26,10 +26,10 @@ type proofResult struct {
 }
 
 func (a *app) checkProofCommand() *cobra.Command {
-	var line, digest, key, from string
+	var line, digest, key, from, user, lifecycleKey string
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
-		Use:   "check-proof FILE (--line F | --digest HEX | --from OLD) --key VKEY",
+		Use:   "check-proof FILE (--line F | --digest HEX | --from OLD | --user ID) --key VKEY",
 		Short: "Check a proof; needs no trail",
 		Long: `Checks a proof that prove made against the trail's vkey. It needs no trail and
 reads nothing but the files that are named; FILE or F may be - for stdin.
@@ -38,13 +38,16 @@ A proof of an entry needs the entry's line, exactly as recorded (the newline at
 its end does not count), or its digest. A proof that a trail extends an older
 checkpoint needs that checkpoint.
 
+The certificate of an erasure needs the person's identifier: only with it can be
+told that it is about them.
+
 The exit code is 0 when it is proved, 1 when it is not.`,
 		Example: `  kaizen-audit check-proof 42.proof --line 42.json --key "$VKEY"
   kaizen-audit query --limit 1 --format jsonl | kaizen-audit check-proof 1.proof --line - --key "$VKEY"
   kaizen-audit check-proof extends.proof --from checkpoint.old --key "$VKEY"`,
 		Args: func(_ *cobra.Command, args []string) error {
 			given := 0
-			for _, s := range []string{line, digest, from} {
+			for _, s := range []string{line, digest, from, user} {
 				if s != "" {
 					given++
 				}
@@ -53,18 +56,31 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 			case len(args) != 1:
 				return usagef("one proof is needed: a file, or - for stdin")
 			case given != 1:
-				return usagef("one of --line, --digest and --from is needed")
+				return usagef("one of --line, --digest, --from and --user is needed")
+			case lifecycleKey != "" && user == "":
+				return usagef("--lifecycle-key goes with --user only")
 			case args[0] == "-" && line == "-":
 				return usagef("the proof and the line can't both be stdin")
 			case key == "":
 				return usagef("--key is needed: the vkey that the trail's owner published")
 			}
-			return checkKey(key)
+			if err := checkKey("key", key); err != nil || lifecycleKey == "" {
+				return err
+			}
+			return checkKey("lifecycle-key", lifecycleKey)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			proof, err := readSmall(cmd.Context(), args[0], a.stdin)
 			if err != nil {
 				return err
+			}
+			switch certificate := audit.IsCertificate(proof); {
+			case certificate && user == "":
+				return usagef("%s is an erasure's certificate: --user is needed", args[0])
+			case user != "" && !certificate:
+				return usagef("%s is no erasure's certificate: --user is for one", args[0])
+			case certificate:
+				return a.checkCertificate(proof, user, key, lifecycleKey, format.value)
 			}
 			r := proofResult{Status: "proved", Kind: "inclusion"}
 			var p audit.Proof
@@ -109,15 +125,17 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 	f.StringVar(&line, "line", "", "the file with the entry's line, - for stdin")
 	f.StringVar(&digest, "digest", "", "the line's SHA-256, 64 hex digits")
 	f.StringVar(&from, "from", "", "the older signed checkpoint")
+	f.StringVar(&user, "user", "", "the person that an erasure's certificate is about")
+	f.StringVar(&lifecycleKey, "lifecycle-key", "", "the trail's lifecycle key, where that is another one than --key")
 	f.StringVar(&key, "key", "", "the trail's verifier key (vkey), from somewhere you trust")
 	addFormat(cmd, format)
 	return cmd
 }
 
 // checkKey refuses what is no verifier key (golang.org/x/mod/sumdb/note).
-func checkKey(key string) error {
+func checkKey(flag, key string) error {
 	if _, err := note.NewVerifier(key); err != nil {
-		return usagef("--key: this is no verifier key: NAME+HASH+KEY is one")
+		return usagef("--%s: this is no verifier key: NAME+HASH+KEY is one", flag)
 	}
 	return nil
 }

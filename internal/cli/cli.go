@@ -26,6 +26,7 @@ const (
 	exitUsage   = 2
 	exitIO      = 3 // can't be read or written
 	exitPartly  = 4
+	exitDenied  = 5
 	programName = "kaizen-audit"
 )
 
@@ -39,6 +40,7 @@ var exitWords = []struct {
 	{exitUsage, "usage: the command line, a setting or the configuration file is wrong"},
 	{exitIO, "something can't be read or written"},
 	{exitPartly, "done in part; what was left out is named on standard error"},
+	{exitDenied, "denied: a legal hold or a declared duty stands against it"},
 }
 
 // app is one run of the program.
@@ -109,7 +111,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
 		a.keysCommand(),
 		a.importCommand(), a.tailCommand(), a.configCommand(), a.policyCommand(), a.hookCommand(),
-		a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
+		a.eraseUserCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -199,6 +201,9 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 	case errors.Is(err, audit.ErrDamaged), errors.Is(err, audit.ErrPinned):
 		a.complain(cmd, err)
 		return exitFailed
+	case errors.Is(err, audit.ErrHeld):
+		a.complain(cmd, err)
+		return exitDenied
 	}
 	a.complain(cmd, err)
 	return exitIO

@@ -97,6 +97,13 @@ func (p *policyScan) value(n *yaml.Node, to reflect.Value, path string) {
 			return
 		}
 		to.SetBool(strings.EqualFold(n.Value, "true"))
+	case reflect.Int:
+		i, err := strconv.ParseInt(n.Value, 10, 32)
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+			p.fail(n, "a number is needed here")
+			return
+		}
+		to.SetInt(i)
 	case reflect.String:
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
 			p.fail(n, "text is needed here; put it in quotes")

@@ -34,7 +34,7 @@ fails where there is neither.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.Key != "" {
-				if err := checkKey(opts.Key); err != nil {
+				if err := checkKey("key", opts.Key); err != nil {
 					return err
 				}
 			}

@@ -162,20 +162,37 @@ func (s *Store) Is(text string) bool {
 	return err == nil && k != nil && k.is(text)
 }
 
-// Forget removes what is known of an identifier, and returns once that is
-// durable. That there is nothing to forget is no error. Only the trail's holder
-// may call it.
-func (s *Store) Forget(id string) error {
+// Name is under what name an identifier is kept, "" where nothing can be. The name
+// tells who has not the key nothing.
+func (s *Store) Name(id string) (string, error) {
+	if check(id) != nil {
+		return "", nil
+	}
+	if _, err := s.fs.Stat(s.file("identity")); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.known, id)
 	k, err := s.loadKeys(false)
 	if k == nil || err != nil {
-		return err
+		return "", err
+	}
+	return k.name(id), nil
+}
+
+// Forget removes what is kept under a name that Name gave, and returns once that is
+// durable. That there is nothing to forget is no error. Only the trail's holder
+// may call it.
+func (s *Store) Forget(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = nil
+	if b, err := hex.DecodeString(name); err != nil || len(b) != sha256.Size {
+		return fmt.Errorf("forget: %w", ErrInvalid)
 	}
 	// The half file of an attempt that a crash has ended goes too. Crash between
 	// the two: the call did not return, and is made again.
-	name := s.file("identity", k.name(id))
+	name = s.file("identity", name)
 	for _, file := range []string{name + ".tmp", name} {
 		if err := s.fs.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

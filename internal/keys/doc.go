@@ -19,7 +19,7 @@
 // Memory is bounded: the keys of [cachedPages] pages are held, and of older ones
 // read when somebody asks. So a subject may have several handles: when its last
 // one is on a page that is no longer held, it gets another. Who has to know all
-// of them asks [Store.Handles], which reads every page.
+// of them asks [Store.Find], which reads every page.
 //
 // A Store is safe for concurrent use. Nothing here logs, and no error names a
 // subject or shows a key.

@@ -25,27 +25,44 @@ func (s *Store) Epoch() int64 {
 	return s.table.Epoch
 }
 
-// Begin notes, durably, that the handles are to be erased (step 1). Nothing is
-// destroyed yet. The error is fs.ErrExist where an erasure has begun already.
-func (s *Store) Begin(e Erasing) error {
+// Begin notes, durably, that the handles are to be erased (step 1), and those that
+// a subject for whom is is true has got since they were looked for. Nothing is
+// destroyed yet; but none of the handles is handed out for writing any more: who is
+// recorded from here on gets a new one. The error is fs.ErrExist where an erasure has
+// begun already.
+func (s *Store) Begin(e Erasing, is func(Kind, string) bool) (Erasing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.writable(); err != nil {
-		return err
+		return e, err
 	}
 	switch _, err := s.read(erasingName); {
 	case err == nil:
-		return fmt.Errorf("begin erasure: one has begun: %w", fs.ErrExist)
+		return e, fmt.Errorf("begin erasure: one has begun: %w", fs.ErrExist)
 	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		return e, err
 	}
 	e.Format, e.Epoch = formatVersion, s.table.Epoch
+	e.Handles = slices.Clone(e.Handles)
+	for who, h := range s.ids {
+		if is != nil && is(who.kind, who.id) {
+			e.Handles = append(e.Handles, h)
+		}
+	}
 	slices.Sort(e.Handles)
 	e.Handles = slices.Compact(e.Handles)
 	if err := s.replace(erasingName, e); err != nil {
-		return s.stop(fmt.Errorf("begin erasure: %w", err))
+		return e, s.stop(fmt.Errorf("begin erasure: %w", err))
 	}
-	return nil
+	for _, h := range e.Handles {
+		s.retired[h] = true
+	}
+	for who, h := range s.ids {
+		if s.retired[h] {
+			delete(s.ids, who)
+		}
+	}
+	return e, nil
 }
 
 // Pending is the erasure that has begun and not ended, if there is one.

@@ -95,6 +95,10 @@ type Erasing struct {
 	Size    int64    `json:"size"`     // of the checkpoint before
 	Epoch   int64    `json:"epoch"`    // whose key is destroyed
 	Handles []string `json:"handles"`
+	// What else has to go, or to be made, once the keys are gone.
+	Identities  []string `json:"identities,omitempty"`  // files of the identity store
+	Salt        string   `json:"salt,omitempty"`        // of the certificate's commitment
+	Certificate string   `json:"certificate,omitempty"` // the path where it is to be
 }
 
 // name is the page's name among wrapped keys, and with .jsonl its file's.

@@ -31,7 +31,7 @@ func FuzzFiles(f *testing.F) {
 	}
 	sub, err := s.Subject(Person, "mia")
 	if err == nil {
-		err = s.Begin(Erasing{EventID: "e", Handles: []string{sub.Handle}})
+		_, err = s.Begin(Erasing{EventID: "e", Handles: []string{sub.Handle}}, nil)
 	}
 	if err != nil {
 		f.Fatal(err)
@@ -78,7 +78,7 @@ func FuzzFiles(f *testing.F) {
 		if _, err := s.MAC(ctx); err != nil {
 			return
 		}
-		if _, err := s.Handles(Person, "mia"); err != nil {
+		if _, err := s.Find(func(Kind, string) bool { return true }); err != nil {
 			return
 		}
 		if _, err := s.Subject(Person, "noah"); err != nil {

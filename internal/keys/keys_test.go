@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
@@ -143,7 +144,7 @@ func TestManySubjectsOverPages(t *testing.T) {
 			if got, err := r.Key(handles[i]); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("subject %d: %v", i, err)
 			}
-			if hs, err := r.Handles(keys.Trace, fmt.Sprint("trace-", i)); i%1000 == 0 && (err != nil || len(hs) != 1 || hs[0] != handles[i]) {
+			if hs, err := r.Find(is(keys.Trace, fmt.Sprint("trace-", i))); i%1000 == 0 && (err != nil || len(hs) != 1 || hs[0].Handle != handles[i]) {
 				t.Fatalf("subject %d: %v, %v", i, hs, err)
 			}
 		}
@@ -236,10 +237,10 @@ func TestErasureDestroysOneSubjectAndNoOther(t *testing.T) {
 	if _, err := reader.Key(mia.Handle); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Begin(keys.Erasing{EventID: "e1", Size: 5, Handles: []string{mia.Handle}}); err != nil {
+	if _, err := s.Begin(keys.Erasing{EventID: "e1", Size: 5, Handles: []string{mia.Handle}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Begin(keys.Erasing{EventID: "e2", Handles: []string{noah.Handle}}); !errors.Is(err, fs.ErrExist) {
+	if _, err := s.Begin(keys.Erasing{EventID: "e2", Handles: []string{noah.Handle}}, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("two at once: %v", err)
 	}
 	if err := s.Destroy(ctx); err != nil {
@@ -258,7 +259,7 @@ func TestErasureDestroysOneSubjectAndNoOther(t *testing.T) {
 		if key, err := r.Key(noah.Handle); err != nil || !bytes.Equal(key, noah.Key) {
 			t.Errorf("%s lost another's key: %v", name, err)
 		}
-		if hs, err := r.Handles(keys.Person, "mia"); err != nil || len(hs) > 0 {
+		if hs, err := r.Find(is(keys.Person, "mia")); err != nil || len(hs) > 0 {
 			t.Errorf("%s: %v, %v", name, hs, err)
 		}
 	}
@@ -283,7 +284,7 @@ func TestOldPagesDoNotOpenUnderTheNewEpoch(t *testing.T) {
 	s := create(t, fsys)
 	mia := subject(t, s, keys.Person, "mia")
 	before := snapshot(t, fsys)
-	if err := s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}); err != nil {
+	if _, err := s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Destroy(ctx); err != nil {
@@ -306,7 +307,7 @@ func TestErasureSurvivesPowerFailureAtEveryStep(t *testing.T) {
 		mia, noah := subject(t, s, keys.Person, "mia"), subject(t, s, keys.Person, "noah")
 		recorded := false
 		r.Inject(func() {
-			if s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}) != nil {
+			if _, err := s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}, nil); err != nil {
 				return
 			}
 			recorded = true // the entry would be
@@ -424,7 +425,8 @@ func TestEachOperationFails(t *testing.T) {
 			}
 			errs = append(errs, err)
 			_, err = s.RotateDEK(ctx)
-			errs = append(errs, err, s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}))
+			_, err2 := s.Begin(keys.Erasing{EventID: "e1", Handles: []string{mia.Handle}}, nil)
+			errs = append(errs, err, err2)
 			errs = append(errs, s.Destroy(ctx), s.End())
 		})
 		if r.Fired() && errors.Join(errs...) == nil {
@@ -529,7 +531,7 @@ func TestNothingInClear(t *testing.T) {
 	}
 	s := open(t, o)
 	mia := subject(t, s, keys.Person, "mia_li_3668")
-	if err := s.Begin(keys.Erasing{EventID: "e", Handles: []string{mia.Handle}}); err != nil {
+	if _, err := s.Begin(keys.Erasing{EventID: "e", Handles: []string{mia.Handle}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	seen := 0
@@ -553,5 +555,67 @@ func TestNothingInClear(t *testing.T) {
 	})
 	if err != nil || seen != 5 {
 		t.Errorf("%d files, %v", seen, err)
+	}
+}
+
+// is looks for one subject.
+func is(kind keys.Kind, id string) func(keys.Kind, string) bool {
+	return func(k keys.Kind, i string) bool { return k == kind && i == id }
+}
+
+// From the beginning of an erasure on nothing more is sealed under a key that is to
+// be destroyed, whatever becomes of the erasure.
+func TestWhoIsErasedGetsANewKeyAtOnce(t *testing.T) {
+	s := create(t, durabletest.NewMem())
+	mia, err := s.Subject(keys.Person, "mia")
+	if err != nil {
+		t.Fatal(err)
+	}
+	noah, err := s.Subject(keys.Person, "noah")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The handle is found by who it is, as one that came just now would be.
+	e, err := s.Begin(keys.Erasing{EventID: "e", Handles: []string{noah.Handle}}, is(keys.Person, "mia"))
+	if err != nil || len(e.Handles) != 2 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	again, err := s.Subject(keys.Person, "mia")
+	if err != nil || again.Handle == mia.Handle {
+		t.Errorf("%+v, %v", again, err)
+	}
+	if who, err := s.Who(again.Handle); err != nil || who.ID != "mia" {
+		t.Errorf("%+v, %v", who, err)
+	}
+	if err := s.Destroy(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{mia.Handle, noah.Handle} {
+		if _, err := s.Key(gone); !errors.Is(err, keys.ErrNoSubject) {
+			t.Error(err)
+		}
+	}
+	if key, err := s.Key(again.Handle); err != nil || string(key) != string(again.Key) {
+		t.Error(err)
+	}
+	if last, err := s.Subject(keys.Person, "mia"); err != nil || last.Handle != again.Handle {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+// Who a subject is stays what it was when the caller uses the text's memory again.
+func TestSubjectsKeepTheirOwnNames(t *testing.T) {
+	s := create(t, durabletest.NewMem())
+	line := []byte("noah")
+	noah, err := s.Subject(keys.Person, unsafe.String(&line[0], len(line)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(line, "miah")
+	if who, err := s.Who(noah.Handle); err != nil || who.ID != "noah" {
+		t.Errorf("%+v, %v", who, err)
+	}
+	if again := subject(t, s, keys.Person, "noah"); again.Handle != noah.Handle {
+		t.Error("a second handle")
 	}
 }

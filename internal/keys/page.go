@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -174,6 +175,7 @@ func (s *Store) addLocked(p *page, kind Kind, id string) (seal.Subject, error) {
 	for s.heldLocked(handle) {
 		handle = newID()
 	}
+	id = strings.Clone(id) // the caller's is perhaps a part of a line's memory, which is used again
 	sub := &subject{kind: kind, id: id, key: newKey()}
 	text, err := s.record(p, handle, sub)
 	if err != nil {
@@ -329,7 +331,7 @@ func (s *Store) page(n int) (*page, error) {
 	}
 	if s.ids != nil && n >= len(s.table.Pages)-recentPages {
 		for h, sub := range p.records {
-			if s.unwrapSubject(p, h, sub) == nil {
+			if s.unwrapSubject(p, h, sub) == nil && !s.retired[h] {
 				s.ids[subjectID{sub.kind, sub.id}] = h
 			}
 		}
@@ -409,7 +411,7 @@ func (s *Store) subjectLocked(handle string) (*subject, error) {
 	sub, err := s.lookLocked(handle)
 	if sub == nil && err == nil && s.readOnly {
 		var changed bool
-		if changed, err = s.refresh(); changed && err == nil {
+		if changed, err = s.refresh(context.Background()); changed && err == nil {
 			sub, err = s.lookLocked(handle)
 		}
 	}
@@ -447,10 +449,22 @@ func (s *Store) lookLocked(handle string) (*subject, error) {
 	return nil, nil
 }
 
+// Refresh lets a reader see what the writer of the store has added, and have no key
+// any more that it has destroyed.
+func (s *Store) Refresh(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.readOnly || s.err != nil {
+		return nil
+	}
+	_, err := s.refresh(ctx)
+	return err
+}
+
 // refresh reads what the writer of the store has added or destroyed since.
-func (s *Store) refresh() (changed bool, err error) {
+func (s *Store) refresh(ctx context.Context) (changed bool, err error) {
 	before := s.table
-	if err := s.readTable(context.Background()); err != nil {
+	if err := s.readTable(ctx); err != nil {
 		return false, err
 	}
 	for n, p := range s.pages.pages {
@@ -477,17 +491,24 @@ func (s *Store) refresh() (changed bool, err error) {
 	return changed, nil
 }
 
-// Handles are all handles that subjects of a kind and an identifier have, in no
-// order. It reads every page.
-func (s *Store) Handles(kind Kind, id string) ([]string, error) {
+// Known is a subject that has a key.
+type Known struct {
+	Handle string
+	Kind   Kind
+	ID     string
+}
+
+// Find gives all handles of the subjects for which is is true, in the order of
+// handles. It reads every page.
+func (s *Store) Find(is func(Kind, string) bool) ([]Known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.readOnly {
-		if _, err := s.refresh(); err != nil {
+		if _, err := s.refresh(context.Background()); err != nil {
 			return nil, err
 		}
 	}
-	var handles []string
+	var found []Known
 	for n := range s.table.Pages {
 		p, err := s.page(n)
 		if err != nil {
@@ -497,10 +518,22 @@ func (s *Store) Handles(kind Kind, id string) ([]string, error) {
 			if err := s.unwrapSubject(p, h, sub); err != nil {
 				return nil, err // it may be this one
 			}
-			if sub.kind == kind && sub.id == id {
-				handles = append(handles, h)
+			if is(sub.kind, sub.id) {
+				found = append(found, Known{h, sub.kind, sub.id})
 			}
 		}
 	}
-	return handles, nil
+	slices.SortFunc(found, func(a, b Known) int { return strings.Compare(a.Handle, b.Handle) })
+	return found, nil
+}
+
+// Who is the subject with a handle. The error is ErrNoSubject where there is none.
+func (s *Store) Who(handle string) (Known, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub, err := s.subjectLocked(handle)
+	if err != nil {
+		return Known{Handle: handle}, err
+	}
+	return Known{handle, sub.kind, sub.id}, nil
 }

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -68,17 +69,19 @@ type Store struct {
 
 	syncing sync.Mutex // taken before mu, by who syncs the newest page
 
-	mu     sync.Mutex
-	err    error // sticky
-	deks   deksFile
-	dekKey map[string][]byte // those that were unwrapped
-	table  subjectsFile
-	epoch  []byte
-	pages  cache
-	ids    map[subjectID]string // handles of the pages that are held; nil for a reader
-	file   durable.File         // the newest page, of a writer
-	wrote  int64                // records written, and of them synced
-	synced int64
+	mu        sync.Mutex
+	err       error // sticky
+	deks      deksFile
+	dekKey    map[string][]byte // those that were unwrapped
+	table     subjectsFile
+	tableText []byte // as it was read
+	epoch     []byte
+	pages     cache
+	ids       map[subjectID]string // handles of the pages that are held; nil for a reader
+	retired   map[string]bool      // handles that are to be erased
+	file      durable.File         // the newest page, of a writer
+	wrote     int64                // records written, and of them synced
+	synced    int64
 }
 
 type subjectID struct {
@@ -126,7 +129,7 @@ func newStore(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{fs: o.FS, dir: o.Dir, origin: o.Origin, kek: o.KEK, former: o.Former, readOnly: o.ReadOnly, now: o.Now, dekKey: map[string][]byte{}}
+	return &Store{fs: o.FS, dir: o.Dir, origin: o.Origin, kek: o.KEK, former: o.Former, readOnly: o.ReadOnly, now: o.Now, dekKey: map[string][]byte{}, retired: map[string]bool{}}
 }
 
 func (s *Store) open(ctx context.Context) error {
@@ -161,6 +164,9 @@ func (s *Store) readTable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.epoch != nil && bytes.Equal(text, s.tableText) {
+		return nil // the key service is not asked again for the same
+	}
 	table, err := parseSubjects(text)
 	if err != nil {
 		return err
@@ -169,7 +175,7 @@ func (s *Store) readTable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.table, s.epoch = table, epoch
+	s.table, s.tableText, s.epoch = table, text, epoch
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -19,7 +20,7 @@ type State string
 // The states of a field that is not shown.
 const (
 	Erased  State = "erased"  // its key was destroyed
-	NoKey   State = "no key"  // the reader has no keys
+	NoKey   State = "no key"  // the reader has no keys, or they were lost
 	Denied  State = "denied"  // the reader's role
 	Damaged State = "damaged" // it does not open
 )
@@ -94,12 +95,47 @@ type Opener struct {
 	origin string
 	store  *keys.Store // nil: there are no keys
 	limit  int         // of a line, in bytes
+	erased func(handle string) bool
 }
 
 // NewOpener opens lines of the trail of an origin, none longer than limit bytes. A
-// nil store is a reader without keys, which sees what is not sealed.
-func NewOpener(origin string, store *keys.Store, limit int) *Opener {
-	return &Opener{origin, store, limit}
+// nil store is a reader without keys, which sees what is not sealed. erased tells the
+// handles that the trail says are erased; it is asked of those only whose key is not
+// there, and nil is none.
+func NewOpener(origin string, store *keys.Store, limit int, erased func(handle string) bool) *Opener {
+	return &Opener{origin, store, limit, erased}
+}
+
+// Field is a sealed field: where it stands, and whose keys it needs.
+type Field struct {
+	Pointer string
+	Handles []string
+}
+
+// Fields are the sealed fields of a stored line, in their order, and the line with
+// them, opened if it was sealed as a whole. A line whose list is not in order has
+// none: nobody can open them. Errors are those of Open.
+func (o *Opener) Fields(stored []byte) (line []byte, fields []Field, err error) {
+	line = stored
+	if seal.IsLine(stored) {
+		if line, err = o.line(stored); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !mayHaveFields(line) {
+		return line, nil, nil
+	}
+	var room [maxMembers]member
+	top := members(room[:0], line)
+	pointers, listed := sealedList(top)
+	l := openedLine{envelopes: map[string]seal.Envelope{}}
+	if !listed || !l.check(top, pointers) {
+		return line, nil, nil
+	}
+	for _, p := range pointers {
+		fields = append(fields, Field{p, l.envelopes[p].Handles()})
+	}
+	return line, fields, nil
 }
 
 // Open gives what the reader sees of a stored line. The error is ErrNoKey,
@@ -277,11 +313,11 @@ func (l *openedLine) open(pointer string, envelope seal.Envelope) (plain []byte,
 	case l.damaged:
 		return nil, Damaged
 	case l.o.store == nil:
-		return nil, NoKey
+		return nil, l.o.noKey(envelope)
 	}
 	k, err := l.o.fieldKey(l.place, pointer, envelope)
 	if errors.Is(err, keys.ErrNoSubject) {
-		return nil, Erased
+		return nil, l.o.noKey(envelope)
 	}
 	if err == nil {
 		place := l.place
@@ -292,6 +328,15 @@ func (l *openedLine) open(pointer string, envelope seal.Envelope) (plain []byte,
 		return nil, Damaged
 	}
 	return plain, ""
+}
+
+// noKey says why there is no key for an envelope: only the trail's own word makes it
+// erased.
+func (o *Opener) noKey(envelope seal.Envelope) State {
+	if o.erased != nil && slices.ContainsFunc(envelope.Handles(), o.erased) {
+		return Erased
+	}
+	return NoKey
 }
 
 // fieldKey is the key of one field: it opens this field and no other.

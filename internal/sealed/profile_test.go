@@ -71,7 +71,7 @@ func FuzzAskedFor(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := sealed.NewOpener(origin, s, limit).Open(stored)
+		v, err := sealed.NewOpener(origin, s, limit, nil).Open(stored)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func TestSealAndOpenGiveThePlainLine(t *testing.T) {
 			if rules.Lines && bytes.Contains(stored, []byte("tool")) || bytes.Contains(stored, []byte("Mia")) || bytes.Contains(stored, []byte("ZFA04Y")) {
 				t.Errorf("%s: in clear: %s", name, stored)
 			}
-			v, err := sealed.NewOpener(origin, s, limit).Open(stored)
+			v, err := sealed.NewOpener(origin, s, limit, nil).Open(stored)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -223,7 +223,7 @@ func TestReaderWithoutKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := sealed.NewOpener(origin, nil, limit).Open(stored)
+	v, err := sealed.NewOpener(origin, nil, limit, nil).Open(stored)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestReaderWithoutKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := sealed.NewOpener(origin, nil, limit).Open(whole); !errors.Is(err, sealed.ErrNoKey) || v.Line != nil {
+	if v, err := sealed.NewOpener(origin, nil, limit, nil).Open(whole); !errors.Is(err, sealed.ErrNoKey) || v.Line != nil {
 		t.Errorf("%s, %v", v.Line, err)
 	}
 }
@@ -256,10 +256,16 @@ func TestErasedFieldsSaySo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Begin(keys.Erasing{EventID: "e", Handles: []string{mia.Handle}}), s.Destroy(context.Background()), s.End()); err != nil {
+	_, err = s.Begin(keys.Erasing{EventID: "e", Handles: []string{mia.Handle}}, nil)
+	if err := errors.Join(err, s.Destroy(context.Background()), s.End()); err != nil {
 		t.Fatal(err)
 	}
-	v, err := sealed.NewOpener(origin, s, limit).Open(stored)
+	// That a key is gone does not say who has destroyed it.
+	v, err := sealed.NewOpener(origin, s, limit, nil).Open(stored)
+	if err != nil || v.Hidden["/inputs"] != sealed.NoKey {
+		t.Fatalf("%v, %v", v.Hidden, err)
+	}
+	v, err = sealed.NewOpener(origin, s, limit, func(h string) bool { return h == mia.Handle }).Open(stored)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +286,7 @@ func TestForgedEnvelopesAreInert(t *testing.T) {
 	}
 	e, _ := entry.Parse(stored)
 	userID, other := e.Metadata.Text("user_id"), e.Metadata.Text("a/b~c")
-	open := sealed.NewOpener(origin, s, limit).Open
+	open := sealed.NewOpener(origin, s, limit, nil).Open
 	text := plainLine(t, entry.Event{EventType: "X", AgentID: "a", Action: "b", Inputs: entry.Of(map[string]any{"v": userID})})
 	if v, err := open(text); err != nil || !bytes.Equal(v.Line, text) || v.Sealed {
 		t.Errorf("a caller's text: %s, %v", v.Line, err)
@@ -379,7 +385,7 @@ func TestVectorsOpen(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil || v.Entry.SealedFields == "" {
 		t.Fatal("no vector", err)
 	}
-	view, err := sealed.NewOpener("kaizen-audit.invalid/0011223344556677", nil, limit).Open([]byte(v.Entry.SealedFields))
+	view, err := sealed.NewOpener("kaizen-audit.invalid/0011223344556677", nil, limit, nil).Open([]byte(v.Entry.SealedFields))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +406,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(stored)
 	}
 	f.Add([]byte(`{"policy":{"sealed":["/inputs","/inputs/a"]},"inputs":{"a":"sealed:v1:"}}`))
-	o := sealed.NewOpener(origin, s, limit)
+	o := sealed.NewOpener(origin, s, limit, nil)
 	f.Fuzz(func(t *testing.T, stored []byte) {
 		v, err := o.Open(stored)
 		if err != nil {

@@ -116,6 +116,19 @@ func (c *Client) Pseudonym(ctx context.Context, user string) (string, error) {
 	return answer.UserIDHash, err
 }
 
+// Erase has the holder erase a user's data, or look what that would cover.
+func (c *Client) Erase(ctx context.Context, user string, options json.RawMessage) (answer []byte, err error) {
+	body, err := json.Marshal(eraseRequest{user, options})
+	if err != nil {
+		return nil, err
+	}
+	err = c.ask(ctx, http.MethodPost, "/v1/erasures", body, func(b []byte) error {
+		answer = b
+		return nil
+	})
+	return answer, err
+}
+
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 1 << 20
 

@@ -2,6 +2,7 @@ package socket_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"net"
@@ -113,6 +114,13 @@ func (h *memoryHolder) Query(_ context.Context, _ socket.Peer, q query.Query) it
 
 func (h *memoryHolder) Report(_ context.Context, _ socket.Peer, format string) ([]byte, error) {
 	return fmt.Appendf(nil, "a report as %s of %d entries\n", format, h.count), nil
+}
+
+func (h *memoryHolder) Erase(_ context.Context, by socket.Peer, user string, options json.RawMessage) ([]byte, error) {
+	if user == "held" {
+		return nil, &socket.Error{Code: socket.Held, Message: "kept by a duty"}
+	}
+	return json.Marshal(map[string]any{"user": user, "options": options, "by": by.Principal()})
 }
 
 func (h *memoryHolder) Pseudonym(_ context.Context, user string) (string, error) {

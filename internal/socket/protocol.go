@@ -35,6 +35,7 @@ const (
 	Denied   Code = "denied"    // the peer may not do this
 	Protocol Code = "protocol"  // the request is not one of this version
 	NotFound Code = "not_found" // there is no such thing
+	Held     Code = "held"      // a legal hold or a declared duty stands against it
 	Internal Code = "internal"  // none of the others
 )
 
@@ -47,7 +48,7 @@ func (c Code) status() int {
 		return 403
 	case NotFound:
 		return 404
-	case Conflict:
+	case Conflict, Held:
 		return 409
 	case Closed, Stopped, Busy:
 		return 503
@@ -159,6 +160,12 @@ type (
 	}
 )
 
+// eraseRequest is what POST /v1/erasures takes; Options are audit.EraseOptions.
+type eraseRequest struct {
+	User    string          `json:"user"`
+	Options json.RawMessage `json:"options,omitempty"`
+}
+
 // Peer is the process at the other end, as the kernel says.
 type Peer struct {
 	UID int
@@ -209,6 +216,9 @@ type Holder interface {
 	// Pseudonym gives the pseudonym of a user, and makes it, durable, where
 	// there is none.
 	Pseudonym(ctx context.Context, user string) (string, error)
+	// Erase makes a user's sealed data unreadable, or looks what that would cover, and
+	// records it; it gives an audit.Erasure as JSON.
+	Erase(ctx context.Context, by Peer, user string, options json.RawMessage) ([]byte, error)
 	// ExportUser gives what is held about a user, as JSON, and records it.
 	ExportUser(ctx context.Context, by Peer, user string) ([]byte, error)
 }

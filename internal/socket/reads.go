@@ -46,20 +46,51 @@ func (s *Server) readings(r *request) error {
 	return nil
 }
 
+// userOf is the member user of a body. encoding/json makes U+FFFD of what is no text,
+// and of two users one.
+func userOf(body json.RawMessage) (string, error) {
+	user, ok := entry.Value{}, false
+	if _, err := entry.Raw(body).AppendJSON(nil); err == nil {
+		user, ok = entry.Raw(body).Get("user")
+	}
+	text, isText := user.Text()
+	if !ok || !isText {
+		return "", badRequest("the body is not a user as JSON")
+	}
+	return text, nil
+}
+
+// erasures answers POST /v1/erasures.
+func (s *Server) erasures(r *request) error {
+	var asked json.RawMessage
+	if err := r.body("a user and options", &asked); err != nil {
+		return err
+	}
+	user, err := userOf(asked)
+	if err != nil {
+		return err
+	}
+	var e eraseRequest
+	if err := json.Unmarshal(asked, &e); err != nil {
+		return badRequest("the body is not a user and options as JSON")
+	}
+	b, err := s.holder.Erase(r.Context(), r.conn.peer, user, e.Options)
+	if err != nil {
+		return err
+	}
+	r.json(http.StatusOK, b)
+	return nil
+}
+
 // pseudonyms answers POST /v1/pseudonyms.
 func (s *Server) pseudonyms(r *request) error {
 	var asked json.RawMessage
 	if err := r.body("a user", &asked); err != nil {
 		return err
 	}
-	// encoding/json makes U+FFFD of what is no text, and of two users one.
-	user, ok := entry.Value{}, false
-	if _, err := entry.Raw(asked).AppendJSON(nil); err == nil {
-		user, ok = entry.Raw(asked).Get("user")
-	}
-	text, isText := user.Text()
-	if !ok || !isText {
-		return badRequest("the body is not a user as JSON")
+	text, err := userOf(asked)
+	if err != nil {
+		return err
 	}
 	p, err := s.holder.Pseudonym(r.Context(), text)
 	if err != nil {

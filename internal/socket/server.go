@@ -403,6 +403,8 @@ func (s *Server) serve(r *request) error {
 		method, handle = http.MethodPost, s.readings
 	case path == "/v1/pseudonyms":
 		method, handle = http.MethodPost, s.pseudonyms
+	case path == "/v1/erasures":
+		method, handle = http.MethodPost, s.erasures
 	case path == "/v1/entries":
 		method, handle = http.MethodGet, s.entries
 	case path == "/v1/report":
