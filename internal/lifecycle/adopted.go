@@ -1,6 +1,10 @@
 // Package lifecycle reads what a trail's own entries say that readers of other
-// entries have to know (docs/format-lifecycle.md). It verifies no signature:
-// that is for whoever relies on it against the trail's writer.
+// entries have to know (docs/format-lifecycle.md): which policy, holds and keys are
+// in force, what was pruned, and whether that was lawful.
+//
+// It is pure: lines and digests in, a State out. Every entry that State goes by is
+// signed by the key that it needs and covered by the checkpoint; what is not, is in
+// State.NotValid and says nothing. Adopted alone verifies nothing.
 package lifecycle
 
 import (
