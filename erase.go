@@ -39,8 +39,9 @@ type EraseOptions struct {
 	// is there already is an error. With it a certificate survives a crash in the
 	// middle of the erasure; without it that one is lost, and nothing else.
 	Certificate string `json:"certificate,omitempty"`
-	// BackupDays is after how many days the last backup of keys/ is gone that still
-	// has the destroyed keys; 0 says that there is none.
+	// BackupDays is after how many days the last backup of keys/ is gone that was made
+	// otherwise than by Trail.BackupKeys, which the trail knows of; 0 says that there
+	// is none.
 	BackupDays int `json:"backup_days,omitempty"`
 }
 
@@ -260,6 +261,10 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 		fingerprints = append(fingerprints, seal.Fingerprint(key))
 	}
 	reason, err := t.sealReason(begun.EventID, o.Reason)
+	var complete any
+	if err == nil {
+		complete, err = t.completeAfter(o.BackupDays)
+	}
 	if err != nil {
 		return errors.Join(err, enc.store.End())
 	}
@@ -270,10 +275,7 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 	outputs := map[string]any{
 		"handles": begun.Handles, "keys": fingerprints, "entries": plan.out.Entries, "fields": plan.out.Fields, "ranges": plan.out.Ranges,
 		"epoch": map[string]any{"from": begun.Epoch, "to": begun.Epoch + 1}, "commitment": seal.Commitment(salt, user),
-		"complete_after": nil, "size": before.Size, "root": hex.EncodeToString(before.Root[:]), "reason": reason, "kept": plan.out.Kept,
-	}
-	if o.BackupDays > 0 {
-		outputs["complete_after"] = formatTime(t.clock.now().AddDate(0, 0, o.BackupDays))
+		"complete_after": complete, "size": before.Size, "root": hex.EncodeToString(before.Root[:]), "reason": reason, "kept": plan.out.Kept,
 	}
 	r, err := t.recordOwnReceipt(context.WithoutCancel(ctx), ownEntry{
 		eventType: "AUDIT_ERASURE", action: "subject_erased", signed: true, id: begun.EventID, outputs: outputs, policy: `{"sealed":["/outputs/reason"]}`,
@@ -290,6 +292,20 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 	}
 	plan.out.Index, plan.out.EventID = &r.Index, begun.EventID
 	return err
+}
+
+// completeAfter is when the last backup of keys/ is gone, as lifecycle entries say it:
+// those that the trail has made, and others that are kept for so many days.
+func (t *Trail) completeAfter(days int) (any, error) {
+	now := t.clock.now()
+	until, err := keys.BackedUpUntil(t.opts.fs, filepath.Join(t.dir, "keys"))
+	if others := now.AddDate(0, 0, days); days > 0 && others.After(until) {
+		until = others
+	}
+	if err != nil || !until.After(now) {
+		return nil, explainKey(err)
+	}
+	return formatTime(until), nil
 }
 
 // ownMetadata names who asked for one of the trail's own entries.

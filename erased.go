@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 
@@ -78,6 +79,15 @@ func (t *Trail) erasureOf(ctx context.Context, eventID string, covered int64) (i
 	return t.erasures.all[i].index, true, nil
 }
 
+// erasedHandles are the handles that the trail's entries say are erased, as far as a
+// checkpoint of that size covers them.
+func (t *Trail) erasedHandles(ctx context.Context, covered int64) ([]string, error) {
+	t.erasures.mu.Lock()
+	defer t.erasures.mu.Unlock()
+	err := t.lookForErasures(ctx, covered)
+	return slices.Sorted(maps.Keys(t.erasures.handles)), err
+}
+
 // lookForErasures reads the lines up to size that were not read yet; mu is held.
 func (t *Trail) lookForErasures(ctx context.Context, size int64) error {
 	e := &t.erasures
@@ -123,8 +133,7 @@ func (t *Trail) lookForErasures(ctx context.Context, size int64) error {
 func (t *Trail) seeErasure(index int64, line []byte) {
 	e := &t.erasures
 	e.adopted.See(index, line)
-	erasure := bytes.Contains(line, []byte(`"AUDIT_ERASURE"`))
-	if e.adopted.Has(index) || !erasure && !bytes.Contains(line, []byte(`"AUDIT_RECOVERY"`)) {
+	if e.adopted.Has(index) || !isOwn(line, "AUDIT_ERASURE") && !isOwn(line, "AUDIT_RECOVERY") {
 		return
 	}
 	own, err := entry.Parse(line)

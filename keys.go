@@ -332,7 +332,7 @@ func (t *Trail) eraseAgain(ctx context.Context) error {
 		return err
 	}
 	if enc := t.enc.Load(); enc != nil {
-		handles, err := t.erasedHandles(ctx)
+		handles, err := t.erasedHandles(ctx, t.signer.latest.Load().Size)
 		if err == nil {
 			err = enc.store.EraseAgain(ctx, handles)
 		}
@@ -341,41 +341,6 @@ func (t *Trail) eraseAgain(ctx context.Context) error {
 		}
 	}
 	return keys.EndRestore(t.opts.fs, dir)
-}
-
-// erasedHandles are the handles that the trail's entries say are erased.
-func (t *Trail) erasedHandles(ctx context.Context) ([]string, error) {
-	view, err := t.journal.View()
-	if err != nil {
-		return nil, err
-	}
-	defer view.Close()
-	var handles []string
-	var adopted Adopted
-	for _, part := range view.Parts() {
-		if part.Count == 0 {
-			continue
-		}
-		_, err := view.Part(ctx, part, func(index int64, line []byte) error {
-			adopted.See(index, line)
-			if adopted.Has(index) || !isOwn(line, "AUDIT_ERASURE") {
-				return nil
-			}
-			e, err := entry.Parse(line)
-			if err != nil || !e.IsTrails() {
-				return nil
-			}
-			var facts struct{ Handles []string }
-			if e.Outputs.Decode(&facts) == nil {
-				handles = append(handles, facts.Handles...)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, explainSegment(err)
-		}
-	}
-	return handles, nil
 }
 
 // isOwn tells quickly whether a line may be an entry of the trail's own of a type:

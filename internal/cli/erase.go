@@ -99,7 +99,7 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 	f.BoolVar(&yes, "yes", false, "don't ask")
 	f.StringArrayVar(&o.Traces, "trace", nil, "also erase the text with no declared subject of this trace, '*' for all of the person's (repeatable)")
 	f.StringVar(&o.Certificate, "certificate", "", "write the certificate to this file")
-	f.IntVar(&o.BackupDays, "backup-days", 0, "after how many days the last backup of keys/ is gone, for the certificate")
+	f.IntVar(&o.BackupDays, "backup-days", 0, "after how many days the last backup of keys/ that keys backup did not make is gone, for the certificate")
 	a.settings.addWriter(f)
 	addFormat(cmd, format)
 	return cmd
