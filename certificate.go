@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 )
 
@@ -111,15 +112,14 @@ func checkCertificate(data []byte, user, vkey, lifecycleVKey string) (*ErasureCe
 		return nil, err
 	}
 	e, err := entry.Parse(line)
+	says := lifecycle.Replay(lifecycle.Config{Origin: c.Origin, LifecycleVKey: lifecycleVKey, Covered: c.Index + 1}, []lifecycle.Line{{Index: c.Index, Text: line}})
 	switch {
 	case err != nil:
 		return nil, errors.New("its line is no entry")
 	case p.Index != c.Index || p.Origin != c.Origin:
 		return nil, errors.New("its proof is of another entry")
-	case !e.IsTrails() || e.EventType != "AUDIT_ERASURE" || e.TraceID != c.Origin:
-		return nil, errors.New("its line is no entry about an erasure")
-	case !signedBy(line, lifecycleVKey):
-		return nil, errors.New("its line is not signed by the trail's lifecycle key")
+	case len(says.Erasures) != 1:
+		return nil, errors.New("its line is no entry about an erasure that the trail's lifecycle key has signed")
 	}
 	text, err := e.Outputs.AppendJSON(nil)
 	if err != nil {

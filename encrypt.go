@@ -23,12 +23,13 @@ import (
 
 // encryption is how a trail seals and opens its lines (docs/format-sealing.md).
 type encryption struct {
-	store  *keys.Store
-	sealer *sealed.Sealer // nil for a reader
-	opener *sealed.Opener
-	locked error // why there are no keys: nothing sealed can be read
-	seals  bool  // the trail's files say so
-	lines  bool  // whole lines are sealed, not fields alone
+	store     *keys.Store
+	sealer    *sealed.Sealer // nil for a reader
+	opener    *sealed.Opener
+	ownOpener *sealed.Opener // which asks nobody who is erased
+	locked    error          // why there are no keys: nothing sealed can be read
+	seals     bool           // the trail's files say so
+	lines     bool           // whole lines are sealed, not fields alone
 }
 
 // mustSeal tells whether trail.json says that the trail seals: then it has keys.
@@ -160,7 +161,7 @@ func (t *Trail) openKeys(write bool) error {
 			return locked
 		}
 	}
-	enc := &encryption{store: store, opener: sealed.NewOpener(t.id.Origin, store, limit, t.isErased), locked: locked, seals: seals, lines: t.id.Encrypt}
+	enc := &encryption{store: store, ownOpener: sealed.NewOpener(t.id.Origin, store, limit, nil), opener: sealed.NewOpener(t.id.Origin, store, limit, t.isErased), locked: locked, seals: seals, lines: t.id.Encrypt}
 	if write {
 		rules := sealed.Rules{Lines: enc.lines, Clear: t.keptClear}
 		if enc.sealer, err = sealed.NewSealer(t.id.Origin, rules, store, t.clock.now, t.newDEK); err != nil {

@@ -103,11 +103,12 @@ type KeptEntries struct {
 
 // Blocked is what keeps a person's data from being erased.
 type Blocked struct {
-	// Kind is duty (one that the policy declares).
+	// Kind is hold (a legal hold), or duty (one that the policy declares).
 	Kind string `json:"kind"`
-	// Name is the duty's basis.
-	Name    string `json:"name"`
-	Entries int64  `json:"entries"`
+	// Name is the hold's id, or the duty's basis.
+	Name string `json:"name"`
+	// Entries is how many it keeps.
+	Entries int64 `json:"entries"`
 	// Until is when it ends; nil where nobody knows.
 	Until *time.Time `json:"until"`
 }
@@ -198,7 +199,7 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	case len(plan.targets) == 0:
 		return &plan.out, fmt.Errorf("%w: this user's data is erased, or was never sealed; what is left is kept", ErrNotFound)
 	case len(plan.out.Blocked) > 0:
-		return &plan.out, errors.Join(plan.held(), t.noteErase(ctx, "erase_refused", user))
+		return &plan.out, errors.Join(plan.refusal(), t.noteErase(ctx, "erase_refused", user))
 	}
 	if err := t.mayPutCertificate(o.Certificate); err != nil {
 		return nil, err
@@ -247,7 +248,7 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 	}
 	err := plan.look(ctx, t)
 	if err == nil && len(plan.out.Blocked) > 0 {
-		err = plan.held()
+		err = plan.refusal()
 	}
 	if err != nil {
 		return errors.Join(err, enc.store.End())

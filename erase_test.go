@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
@@ -363,12 +364,10 @@ func TestNobodyElseSaysErased(t *testing.T) {
 	out, _ := json.Marshal(map[string]any{"handles": fields[0].Handles})
 	line := fmt.Sprintf(`{"timestamp":"2026-01-01T00:00:00.000Z","event_type":"AUDIT_ERASURE","agent_id":"kaizen-audit","trace_id":%q,"action":"subject_erased","inputs":{},"outputs":%s,"duration_ms":0,"success":true,"error":null,"metadata":{"signature":%q},"event_id":"019e807a-ec00-7001-8001-000000000006","recorded_at":"2026-01-01T00:00:00.000Z"}`,
 		trail.Origin(), out, strings.Repeat("A", 86)+"==")
-	trail.erasures.mu.Lock()
-	trail.seeErasure(1, []byte(line))
-	if len(trail.erasures.all) > 0 {
+	state := lifecycle.Replay(lifecycle.Config{Origin: trail.Origin(), LifecycleVKey: trail.VKey(), Covered: 10}, []lifecycle.Line{{Index: 1, Text: []byte(line)}})
+	if len(state.Erasures) > 0 {
 		t.Error("an unsigned entry counts")
 	}
-	trail.erasures.mu.Unlock()
 }
 
 func TestFewerRanges(t *testing.T) {
@@ -403,5 +402,113 @@ func TestCommitmentsAreThoseOfTheVectors(t *testing.T) {
 	}
 	if f := seal.Fingerprint(make([]byte, 32)); len(f) != 32 {
 		t.Error(f)
+	}
+}
+
+// holdOn records a legal hold, as it is written by who may.
+func holdOn(t *testing.T, trail *Trail, outputs map[string]any) (id string) {
+	t.Helper()
+	for name, v := range map[string]any{"filter": map[string]any{}, "handles": []string{}, "since": nil, "until": nil, "ranges": []Range{}, "open": true, "reason": "case 1"} {
+		if _, ok := outputs[name]; !ok {
+			outputs[name] = v
+		}
+	}
+	r, err := trail.recordOwnReceipt(context.Background(), ownEntry{eventType: "AUDIT_HOLD", action: "hold_added", signed: true, outputs: outputs})
+	if err == nil {
+		err = trail.signer.sign()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.EventID
+}
+
+// Of a field of several subjects each erasure takes the whole, and a hold on any of
+// them keeps it.
+func TestErasureAndHoldsOfSeveralSubjects(t *testing.T) {
+	ctx := context.Background()
+	p := rules(t, policy.Config{Tools: []policy.Tool{{When: policy.When{Tools: []string{"book"}}, Subjects: []string{"/inputs/for"}}}})
+	for _, tc := range []struct {
+		name   string
+		hold   func(handles map[string]string) map[string]any
+		erase  string
+		held   bool
+		erased string // of mia's, noah's, the shared one, ada's
+	}{
+		{"no hold, mia", nil, "mia", false, "x.x."},
+		{"no hold, noah", nil, "noah", false, ".xx."},
+		{"no hold, ada", nil, "ada", false, "...x"},
+		{"hold on mia, mia", func(h map[string]string) map[string]any { return map[string]any{"handles": []string{h["mia"]}} }, "mia", true, "...."},
+		{"hold on noah, mia", func(h map[string]string) map[string]any { return map[string]any{"handles": []string{h["noah"]}} }, "mia", true, "...."},
+		{"hold on ada, mia", func(h map[string]string) map[string]any { return map[string]any{"handles": []string{h["ada"]}} }, "mia", false, "x.x."},
+		{"hold on the name, mia", func(map[string]string) map[string]any {
+			return map[string]any{"filter": map[string]any{"user_id": "mia"}}
+		}, "mia", true, "...."},
+		{"hold on the agent's past, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": map[string]any{"agent_id": "agent"}, "ranges": []Range{{0, 100}}}
+		}, "ada", true, "...."},
+		{"hold on another agent, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": map[string]any{"agent_id": "other"}, "ranges": []Range{{0, 100}}}
+		}, "ada", false, "...x"},
+		{"hold on what comes, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": map[string]any{"agent_id": "agent"}}
+		}, "ada", false, "...x"},
+		{"hold on other times, ada", func(map[string]string) map[string]any {
+			return map[string]any{"ranges": []Range{{0, 100}}, "until": "2020-01-01T00:00:00.000Z"}
+		}, "ada", false, "...x"},
+		{"hold whose filter nobody can read, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": "sealed:v1:", "ranges": []Range{{0, 100}}}
+		}, "ada", true, "...."},
+	} {
+		path, o := profileTrail(t, "gdpr", Options{Policy: p})
+		trail := openWith(t, path, o)
+		book := personalEvent("noah", "t2")
+		book.Action, book.Inputs = "tool_use:book", Of(map[string]any{"about": "a booking", "for": "mia"})
+		mustRecord(t, trail, personalEvent("mia", "t1"), personalEvent("noah", "t2"), book, personalEvent("ada", "t3"))
+		handles := map[string]string{}
+		for i, name := range []string{"mia", "noah", "", "ada"} {
+			_, fields, err := trail.enc.Load().opener.Fields(found(t, trail, Query{})[i].Line())
+			if err != nil {
+				t.Fatal(err)
+			}
+			handles[name] = fields[0].Handles[0]
+		}
+		id := ""
+		if tc.hold != nil {
+			id = holdOn(t, trail, tc.hold(handles))
+		}
+		dry, err := trail.EraseUser(ctx, tc.erase, &EraseOptions{DryRun: true})
+		if err != nil || tc.held != (len(dry.Blocked) > 0) || tc.held && (dry.Blocked[0].Name != id || dry.Blocked[0].Kind != "hold") {
+			t.Errorf("%s: %+v, %v", tc.name, dry, err)
+			continue
+		}
+		_, err = trail.EraseUser(ctx, tc.erase, &EraseOptions{Reason: "x"})
+		if tc.held != errors.Is(err, ErrHeld) || !tc.held && err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		got := ""
+		for _, e := range found(t, trail, Query{}) {
+			if e.Inputs.Text("sealed") == "erased" {
+				got += "x"
+			} else {
+				got += "."
+			}
+		}
+		if got != tc.erased {
+			t.Errorf("%s: erased %s, want %s", tc.name, got, tc.erased)
+		}
+		// A hold that is lifted keeps nothing.
+		if tc.held {
+			if err := trail.recordOwn(ctx, ownEntry{eventType: "AUDIT_HOLD", action: "hold_lifted", signed: true, outputs: map[string]any{"hold": id, "reason": "closed"}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := trail.signer.sign(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := trail.EraseUser(ctx, tc.erase, &EraseOptions{Reason: "x"}); err != nil {
+				t.Errorf("%s, lifted: %v", tc.name, err)
+			}
+		}
+		verifyIntact(t, path, o)
 	}
 }

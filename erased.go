@@ -3,60 +3,111 @@ package audit
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
-// erasures are the subjects that the trail's own entries say are erased
-// (docs/format-lifecycle.md §7.9). They are read from the lines when somebody asks of
-// a handle that has no key, and then only what came since.
-type erasures struct {
-	mu      sync.Mutex
-	stale   bool  // somebody looks anew
-	next    int64 // lines before it were looked at
-	adopted lifecycle.Adopted
-	all     []erasedBy
-	handles map[string]bool
+// said is what the trail's lifecycle entries say, as far as somebody had to know.
+// Lines never change: only what came since is read again.
+type said struct {
+	mu    sync.Mutex
+	stale bool  // somebody looks anew
+	next  int64 // lines before it were looked at
+	lines []lifecycle.Line
+	state *lifecycle.State
+
+	erased map[string]bool // handles
 }
 
-// erasedBy is one valid AUDIT_ERASURE.
-type erasedBy struct {
-	index   int64
-	eventID string
-	handles []string
+// says gives what the lifecycle entries say that a checkpoint of that size covers.
+func (t *Trail) says(ctx context.Context, covered int64) (*lifecycle.State, error) {
+	t.said.mu.Lock()
+	defer t.said.mu.Unlock()
+	return t.said.state, t.readSaid(ctx, covered)
+}
+
+// readSaid reads the lines up to size that were not read yet; mu is held.
+func (t *Trail) readSaid(ctx context.Context, size int64) error {
+	s := &t.said
+	if s.state != nil && size <= s.next {
+		return nil
+	}
+	view, err := t.lines()
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	next, before := s.next, len(s.lines)
+	for _, part := range view.Parts() {
+		if part.Count >= 0 && part.First+part.Count <= s.next || part.First >= size {
+			continue
+		}
+		_, err := view.Part(ctx, part, func(index int64, line []byte) error {
+			if index < s.next || index >= size {
+				return nil
+			}
+			if next = index + 1; lifecycle.Is(line) {
+				s.lines = append(s.lines, lifecycle.Line{Index: index, Text: bytes.Clone(line)})
+			}
+			return nil
+		})
+		if err != nil {
+			s.lines = s.lines[:before]
+			return err
+		}
+	}
+	s.next = next
+	if s.state != nil && len(s.lines) == before {
+		return nil
+	}
+	c := lifecycle.Config{Origin: t.id.Origin, LifecycleVKey: t.id.LifecycleVKey, Profile: t.id.Profile, Covered: next, Restated: true}
+	for _, k := range t.id.VKeys {
+		c.VKeys = append(c.VKeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
+	}
+	s.state, s.erased = lifecycle.Replay(c, s.lines), map[string]bool{}
+	for _, e := range s.state.Erasures {
+		for _, h := range e.Handles {
+			s.erased[h] = true
+		}
+	}
+	for _, e := range s.state.ErasedBefore {
+		s.erased[e.Handle] = true
+	}
+	return nil
+}
+
+// line is the lifecycle entry at an index, nil where it was not read; mu is held.
+func (s *said) line(index int64) []byte {
+	i := slices.IndexFunc(s.lines, func(l lifecycle.Line) bool { return l.Index == index })
+	if i < 0 {
+		return nil
+	}
+	return s.lines[i].Text
 }
 
 // isErased tells whether a valid entry says that the subject of a handle is erased.
 // Where the lines can't be read nobody says so.
 func (t *Trail) isErased(handle string) bool {
-	t.erasures.mu.Lock()
-	defer t.erasures.mu.Unlock()
-	if t.erasures.handles[handle] {
-		return true
-	}
-	if t.erasures.handles == nil || t.erasures.stale {
+	t.said.mu.Lock()
+	defer t.said.mu.Unlock()
+	if !t.said.erased[handle] && (t.said.state == nil || t.said.stale) {
 		if covered, err := t.covered(); err == nil {
-			err = t.lookForErasures(context.Background(), covered)
-			t.erasures.stale = err != nil
+			t.said.stale = t.readSaid(context.Background(), covered) != nil
 		}
 	}
-	return t.erasures.handles[handle]
+	return t.said.erased[handle]
 }
 
 // lookAnew has the next isErased see what was recorded meanwhile, and lets a reader
 // have no key that its writer has destroyed.
 func (t *Trail) lookAnew() {
-	t.erasures.mu.Lock()
-	t.erasures.stale = true
-	t.erasures.mu.Unlock()
+	t.said.mu.Lock()
+	t.said.stale = true
+	t.said.mu.Unlock()
 	if enc := t.enc.Load(); enc != nil && enc.store != nil && !t.holds() {
 		if err := enc.store.Refresh(context.Background()); err != nil {
 			t.warn(err)
@@ -67,134 +118,101 @@ func (t *Trail) lookAnew() {
 // erasureOf gives the index of the valid AUDIT_ERASURE with an event id, as far as a
 // checkpoint of that size covers it.
 func (t *Trail) erasureOf(ctx context.Context, eventID string, covered int64) (index int64, found bool, err error) {
-	t.erasures.mu.Lock()
-	defer t.erasures.mu.Unlock()
-	if err := t.lookForErasures(ctx, covered); err != nil {
+	state, err := t.says(ctx, covered)
+	if err != nil {
 		return 0, false, err
 	}
-	i := slices.IndexFunc(t.erasures.all, func(e erasedBy) bool { return e.eventID == eventID })
-	if i < 0 {
-		return 0, false, nil
+	t.said.mu.Lock()
+	defer t.said.mu.Unlock()
+	for _, by := range state.Erasures {
+		if e, err := entry.Parse(t.said.line(by.Index)); err == nil && e.EventID == eventID {
+			return by.Index, true, nil
+		}
 	}
-	return t.erasures.all[i].index, true, nil
+	return 0, false, nil
 }
 
 // erasedHandles are the handles that the trail's entries say are erased, as far as a
 // checkpoint of that size covers them.
 func (t *Trail) erasedHandles(ctx context.Context, covered int64) ([]string, error) {
-	t.erasures.mu.Lock()
-	defer t.erasures.mu.Unlock()
-	err := t.lookForErasures(ctx, covered)
-	return slices.Sorted(maps.Keys(t.erasures.handles)), err
-}
-
-// lookForErasures reads the lines up to size that were not read yet; mu is held.
-func (t *Trail) lookForErasures(ctx context.Context, size int64) error {
-	e := &t.erasures
-	if e.handles == nil {
-		e.handles = map[string]bool{}
-	}
-	if size <= e.next {
-		return nil
-	}
-	view, err := t.lines()
+	state, err := t.says(ctx, covered)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer view.Close()
-	next := e.next
-	for _, part := range view.Parts() {
-		if part.Count >= 0 && part.First+part.Count <= e.next || part.First >= size {
-			continue
-		}
-		_, err := view.Part(ctx, part, func(index int64, line []byte) error {
-			if index >= e.next && index < size {
-				t.seeErasure(index, line)
-				next = index + 1
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	var handles []string
+	for _, by := range state.Erasures {
+		handles = append(handles, by.Handles...)
 	}
-	e.next = next
-	clear(e.handles)
-	for _, by := range e.all {
-		for _, h := range by.handles {
-			e.handles[h] = true
-		}
+	for _, by := range state.ErasedBefore {
+		handles = append(handles, by.Handle)
 	}
-	return nil
+	return handles, nil
 }
 
-// seeErasure takes what a line says of erasures, if it is the trail's own word: none
-// that an opening adopted is.
-func (t *Trail) seeErasure(index int64, line []byte) {
-	e := &t.erasures
-	e.adopted.See(index, line)
-	if e.adopted.Has(index) || !isOwn(line, "AUDIT_ERASURE") && !isOwn(line, "AUDIT_RECOVERY") {
+// heldEntries is a legal hold as far as it can be read here.
+type heldEntries struct {
+	lifecycle.HeldBy
+	// read tells whether its filter could be read; else it covers all that it may.
+	read               bool
+	agent, trace, user string
+}
+
+// holdsInForce are the legal holds that are not lifted.
+func (t *Trail) holdsInForce(ctx context.Context) ([]heldEntries, error) {
+	state, err := t.says(ctx, t.signer.latest.Load().Size)
+	if err != nil {
+		return nil, err
+	}
+	t.said.mu.Lock()
+	defer t.said.mu.Unlock()
+	var out []heldEntries
+	for _, by := range state.Holds {
+		h := heldEntries{HeldBy: by}
+		if line := t.said.line(by.Index); line != nil {
+			h.readFilter(t, line)
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// readFilter reads what the hold of a line covers. It is sealed where the trail seals.
+// mu is held: the trail's own trace, under which it is, is never erased.
+func (h *heldEntries) readFilter(t *Trail, line []byte) {
+	view, err := t.enc.Load().ownOpener.Open(line)
+	if err != nil || len(view.Hidden) > 0 {
 		return
 	}
-	own, err := entry.Parse(line)
-	if err != nil || !own.IsTrails() || own.TraceID != t.id.Origin {
-		return
-	}
-	text, err := own.Outputs.AppendJSON(nil)
+	e, err := entry.Parse(view.Line)
 	if err != nil {
 		return
 	}
-	switch own.EventType {
-	case "AUDIT_ERASURE":
-		var out struct{ Handles []string }
-		known := slices.ContainsFunc(e.all, func(by erasedBy) bool { return by.eventID == own.EventID })
-		if !known && signedBy(line, t.id.LifecycleVKey) && json.Unmarshal(text, &out) == nil {
-			e.all = append(e.all, erasedBy{index, own.EventID, out.Handles})
-		}
-	case "AUDIT_RECOVERY":
-		var out struct{ Adopted []adoptedRange }
-		if !t.signedByWriter(line, index) || json.Unmarshal(text, &out) != nil {
-			return
-		}
-		e.all = slices.DeleteFunc(e.all, func(by erasedBy) bool {
-			return slices.ContainsFunc(out.Adopted, func(r adoptedRange) bool { return by.index >= r.First && by.index-r.First < r.Count })
-		})
+	v, _ := e.Outputs.Get("filter")
+	var filter map[string]string
+	if json.Unmarshal(v.JSON(), &filter) != nil {
+		return
 	}
+	h.agent, h.trace, h.user = filter["agent_id"], filter["trace_id"], filter["user_id"]
+	delete(filter, "agent_id")
+	delete(filter, "trace_id")
+	delete(filter, "user_id")
+	h.read = len(filter) == 0 // what it has besides is not known here
 }
 
-// signedByWriter tells whether the line at index carries the signature of the key
-// that was the writer's then.
-func (t *Trail) signedByWriter(line []byte, index int64) bool {
-	vkey := ""
-	for _, k := range t.id.VKeys {
-		if k.From <= index+1 {
-			vkey = k.VKey
-		}
-	}
-	return signedBy(line, vkey)
+// names tells whether a hold names one of the subjects.
+func (h *heldEntries) names(handles []string) bool {
+	return slices.ContainsFunc(handles, func(s string) bool { return slices.Contains(h.Handles, s) })
 }
 
-// signedBy tells whether a lifecycle entry carries a key's signature: over its line
-// with metadata.signature empty (docs/format-lifecycle.md §7.1).
-func signedBy(line []byte, vkey string) bool {
-	v, err := note.NewVerifier(vkey)
-	if err != nil {
-		return false
+// covers tells whether a hold covers the entry at index, whose line is o.
+func (h *heldEntries) covers(index int64, o Object) bool {
+	there := h.Open && index > h.Index || slices.ContainsFunc(h.Ranges, func(r lifecycle.Range) bool { return r.First <= index && index < r.End() })
+	if !there || !h.read {
+		return there
 	}
-	e, err := entry.Parse(line)
-	if err != nil {
-		return false
+	if h.user != "" || h.agent != "" && h.agent != o.Text("agent_id") || h.trace != "" && h.trace != o.Text("trace_id") {
+		return false // whose user is held is told by name and handle
 	}
-	text := e.Metadata.Text("signature")
-	sig, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(sig) == 0 {
-		return false
-	}
-	at := bytes.LastIndex(line, []byte(`"signature":"`+text+`"`))
-	if at < 0 {
-		return false
-	}
-	at += len(`"signature":"`)
-	signed := append(bytes.Clone(line[:at]), line[at+len(text):]...)
-	return v.Verify(signed, sig)
+	at := o.Text("timestamp") // times are spelled alike, and so in order
+	return (h.Since == "" || at >= h.Since) && (h.Until == "" || at <= h.Until)
 }

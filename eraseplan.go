@@ -75,7 +75,9 @@ type erasurePlan struct {
 	traces  map[string]bool       // of the person's entries
 	byTrace map[string]int64      // fields of traces, by handle
 	duties  map[string]*Blocked
-	next    int64 // lines before it were looked at
+	holds   []heldEntries
+	held    []int64 // how many entries each of the holds keeps
+	next    int64   // lines before it were looked at
 	out     Erasure
 }
 
@@ -151,6 +153,12 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 	defer view.Close()
 	opener := t.enc.Load().opener
 	from := p.next
+	if p.holds == nil {
+		if p.holds, err = t.holdsInForce(ctx); err != nil {
+			return err
+		}
+		p.held = make([]int64, len(p.holds))
+	}
 	for _, part := range view.Parts() {
 		if part.Count >= 0 && part.First+part.Count <= from {
 			continue
@@ -182,6 +190,11 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 		k, _ := store.Who(h) // it may be erased already
 		p.out.Others = append(p.out.Others, ErasedSubject{h, string(k.Kind), k.ID, p.others[h]})
 	}
+	for i, h := range p.holds {
+		if p.held[i] > 0 || h.names(slices.Collect(maps.Keys(p.targets))) || h.user != "" && (p.who.all[h.user] || p.who.full[h.user]) {
+			p.out.Blocked = append(p.out.Blocked, Blocked{Kind: "hold", Name: h.ID, Entries: p.held[i]})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.duties)) {
 		p.out.Blocked = append(p.out.Blocked, *p.duties[name])
 	}
@@ -202,6 +215,7 @@ func (p *erasurePlan) see(t *Trail, index int64, line []byte, fields []sealed.Fi
 		p.out.Kept.Ranges = extend(p.out.Kept.Ranges, index)
 	}
 	hit := false
+	var touched []string // subjects of fields that go
 	for _, f := range fields {
 		mine := false
 		for _, h := range f.Handles {
@@ -217,7 +231,7 @@ func (p *erasurePlan) see(t *Trail, index int64, line []byte, fields []sealed.Fi
 			continue
 		}
 		p.out.Fields++
-		hit = true
+		hit, touched = true, append(touched, f.Handles...)
 		for _, h := range f.Handles {
 			if _, ok := p.targets[h]; !ok {
 				p.others[h]++
@@ -231,6 +245,11 @@ func (p *erasurePlan) see(t *Trail, index int64, line []byte, fields []sealed.Fi
 	p.out.Ranges = extend(p.out.Ranges, index)
 	if own {
 		return
+	}
+	for i := range p.holds {
+		if h := &p.holds[i]; h.names(touched) || h.covers(index, o) {
+			p.held[i]++
+		}
 	}
 	p.traces[o.Text("trace_id")] = true
 	recorded, _, err := entry.ParseTime(o.Text("recorded_at"))
@@ -254,8 +273,8 @@ func (p *erasurePlan) owe(basis string, until time.Time) {
 	}
 }
 
-// held is the error that says what stands against the erasure.
-func (p *erasurePlan) held() error {
+// refusal is the error that says what stands against the erasure.
+func (p *erasurePlan) refusal() error {
 	var why []string
 	for _, b := range p.out.Blocked {
 		text := fmt.Sprintf("%s %s, %d entries", b.Kind, b.Name, b.Entries)

@@ -342,10 +342,3 @@ func (t *Trail) eraseAgain(ctx context.Context) error {
 	}
 	return keys.EndRestore(t.opts.fs, dir)
 }
-
-// isOwn tells quickly whether a line may be an entry of the trail's own of a type:
-// every line of ours begins with its timestamp and its type.
-func isOwn(line []byte, eventType string) bool {
-	const prefix = len(`{"timestamp":"2026-01-02T03:04:05.678Z","event_type":"`)
-	return len(line) > prefix+len(eventType) && string(line[prefix:prefix+len(eventType)]) == eventType && line[prefix+len(eventType)] == '"'
-}

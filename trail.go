@@ -44,7 +44,7 @@ type Trail struct {
 	identitiesOnce sync.Once
 	identityStore  *identity.Store            // see identities
 	enc            atomic.Pointer[encryption] // nil for a writer of a trail that seals nothing
-	erasures       erasures
+	said           said
 	erasing        erasing
 	dekChanges     struct {
 		mu  sync.Mutex
