@@ -61,7 +61,7 @@ func (t *Trail) report(ctx context.Context, kind string, begin func(report.Meta)
 	if err := t.noteRead(ctx, readEntry{"AUDIT_REPORT", "report"}, map[string]any{"report": kind}); err != nil {
 		return fmt.Errorf("report %s: %w", t.path, err)
 	}
-	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays}
+	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure()}
 	if c, _, err := t.latest(); err == nil {
 		meta.Checkpoint = &report.Checkpoint{
 			Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:]), AnchoredTo: t.anchoredTo(),

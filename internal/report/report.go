@@ -23,6 +23,8 @@ type Meta struct {
 	RetentionDays int
 	// AccessControl says whether reading needs a role; no entry tells.
 	AccessControl bool
+	// Erasure says what erasing a person's data would reach; empty: nothing is said.
+	Erasure string
 	// Checkpoint is the trail's latest, nil when there is none.
 	Checkpoint *Checkpoint
 }
@@ -61,6 +63,12 @@ type Report struct {
 	EncryptedFrom  *int64 `json:"encrypted_from,omitempty"`
 	EncryptedUntil *int64 `json:"encrypted_until,omitempty"`
 	AccessControl  State  `json:"access_control"`
+	// Erasure says what erasing a person's data would reach, where that is known.
+	// Erasures counts those that were, ErasedEntries the entries that had fields of
+	// them.
+	Erasure       string `json:"erasure,omitempty"`
+	Erasures      int64  `json:"erasures,omitempty"`
+	ErasedEntries int64  `json:"erased_entries,omitempty"`
 	// Agents are in the order of their first entry.
 	Agents []Agent `json:"agents"`
 	// OwnEntries counts the trail's own entries.
@@ -168,7 +176,7 @@ func New(m Meta) *Builder {
 	return &Builder{
 		report: Report{
 			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays,
-			AccessControl: access, Checkpoint: m.Checkpoint, Agents: []Agent{},
+			AccessControl: access, Erasure: m.Erasure, Checkpoint: m.Checkpoint, Agents: []Agent{},
 		},
 		agents: map[string]int{}, purposes: map[string]int64{},
 	}
@@ -188,6 +196,11 @@ func (b *Builder) Add(e entry.Entry) {
 	}
 	if e.IsTrails() && strings.HasPrefix(e.EventType, entry.TrailPrefix) {
 		r.OwnEntries++
+		if e.EventType == lifecycle.Erasure {
+			var o struct{ Entries int64 }
+			_ = e.Outputs.Decode(&o) // the trail's own
+			r.Erasures, r.ErasedEntries = r.Erasures+1, r.ErasedEntries+o.Entries
+		}
 		return
 	}
 	if e.IsImported() {
