@@ -76,13 +76,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, g := range r.Missing {
 		line("Incomplete: %s", Printable(g.Detail))
 	}
+	line("Audit trail's own entries: %s", count(r.OwnEntries))
 	if r.Erasure != "" {
 		line("Erasure: %s", r.Erasure)
 	}
 	if r.Erasures > 0 {
 		line("Erasures: %s, of fields in %s entries", count(r.Erasures), count(r.ErasedEntries))
 	}
-	line("Audit trail's own entries: %s", count(r.OwnEntries))
 	writeCheckpoint(line, r.Checkpoint)
 	line("%s", rule)
 	return out.Flush()
