@@ -21,6 +21,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 const memLog = "/log/audit.jsonl"
@@ -131,7 +132,7 @@ func checkWhole(t testing.TB, fsys durable.FS, path string, h *history) {
 		t.Fatal(err)
 	}
 	store := tree.NewStore(fsys, dir)
-	latest, err := store.Checkpoint(verifier)
+	latest, err := store.Checkpoint(trust.By(verifier))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func checkWhole(t testing.TB, fsys durable.FS, path string, h *history) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := tree.ParseCheckpoint(signed, verifier)
+			c, err := tree.ParseCheckpoint(signed, trust.By(verifier))
 			if err != nil {
 				t.Fatalf("checkpoints/%s: %v", f.Name(), err)
 			}

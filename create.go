@@ -24,6 +24,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // InitOptions are the settings of Init.
@@ -157,7 +158,11 @@ func setAsideOld(old, log, state string) (*successorOf, error) {
 	s := &successorOf{Origin: id.Origin, Size: -1, VKey: id.VKey}
 	name := "damaged-" + time.Now().UTC().Format("20060102T150405Z")
 	if v != nil {
-		if c, err := tree.NewStore(durable.OS, dir).Checkpoint(v); err == nil {
+		keys, err := id.trusted(id.VKey)
+		if err != nil {
+			keys = trust.By(v)
+		}
+		if c, err := tree.NewStore(durable.OS, dir).Checkpoint(keys); err == nil {
 			s.Size, s.Root = c.Size, hex.EncodeToString(c.Root[:])
 			name = fmt.Sprint(c.Size)
 		}
@@ -292,9 +297,17 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	rand.Read(mac)
 	now = t.clock.now()
 	t.id.Origin, t.id.Created = origin, formatTime(now)
-	t.id.VKey, t.id.LifecycleVKey, t.id.VKeys = vkey, vkey, []keyFrom{{vkey, 0}}
+	t.id.VKey, t.id.LifecycleVKey, t.id.VKeys = vkey, vkey, []trust.Key{{VKey: vkey}}
 	if t.keys, err = newKeys(skey, mac); err != nil {
 		return now, err
+	}
+	if t.opts.LifecycleKeyFile != "" {
+		k, err := t.createLifecycleKey(origin)
+		if err != nil {
+			return now, fmt.Errorf("lifecycle key: %w", err)
+		}
+		t.id.LifecycleVKey = k.vkey
+		t.keys.sign.Load().lifecycle = k.signer
 	}
 	id, err := json.Marshal(t.id)
 	if err != nil {
@@ -357,7 +370,7 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 		return err
 	}
 	b.Flushed(snap)
-	c, err := tree.Sign(t.keys.signer, snap.Size, snap.Root)
+	c, err := t.keys.checkpoint(snap.Size, snap.Root)
 	if err != nil {
 		return err
 	}
@@ -370,7 +383,9 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 
 func newKeys(skey string, mac []byte) (*keyring, error) {
 	s, err := note.NewSigner(skey)
-	return &keyring{s, mac, newTokenKey(mac)}, err
+	k := &keyring{mac: mac, tokens: newTokenKey(mac)}
+	k.sign.Store(&signers{current: s, lifecycle: s})
+	return k, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its

@@ -64,8 +64,12 @@ func (t *Trail) readSaid(ctx context.Context, size int64) error {
 	if s.state != nil && len(s.lines) == before {
 		return nil
 	}
-	c := lifecycle.Config{Origin: t.id.Origin, LifecycleVKey: t.id.LifecycleVKey, Profile: t.id.Profile, Covered: next, Restated: true}
-	for _, k := range t.id.VKeys {
+	id := t.ids()
+	c := lifecycle.Config{Origin: id.Origin, LifecycleVKey: id.LifecycleVKey, Profile: id.Profile, Covered: next, Restated: true}
+	if len(s.lines) > 0 { // the first may be older than the present key
+		c.LifecycleVKey = id.lifecycleAt(s.lines[0].Index)
+	}
+	for _, k := range id.VKeys {
 		c.VKeys = append(c.VKeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
 	}
 	s.state, s.erased = lifecycle.Replay(c, s.lines), map[string]bool{}

@@ -95,3 +95,35 @@ func ExampleRestoreKeys() {
 	// <nil>
 	// <nil>
 }
+
+// The signing key is rotated. Whoever knows the former one verifies on.
+func ExampleTrail_RotateSigningKey() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path, state := filepath.Join(dir, "audit.jsonl"), filepath.Join(dir, "state")
+	trail, err := audit.Open(path, &audit.Options{StateDir: state})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer trail.Close()
+	ctx := context.Background()
+	was := trail.VKey()
+	if err := trail.RotateSigningKey(ctx, false); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(trail.VKey() != was)
+	if err := trail.RetireSigningKey(ctx); err != nil {
+		log.Fatal(err)
+	}
+	report, err := trail.Verify(ctx, &audit.VerifyOptions{Key: was})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(report.Status)
+	// Output:
+	// true
+	// intact
+}

@@ -80,7 +80,7 @@ const lagAlarm = 10 * time.Second
 // Info looks at the trail. It is no reading of entries and is not recorded.
 func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	i := &Info{
-		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.id.VKey, Profile: t.id.Profile,
+		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.ids().VKey, Profile: t.id.Profile,
 		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
 		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
 	}

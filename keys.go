@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -23,7 +25,8 @@ type KeyInfo struct {
 	// ID is the verifier key of the first two, else the key's id
 	// (docs/format-sealing.md §6.6).
 	ID string `json:"id"`
-	// State is "current" or "former".
+	// State is "current", "former", or "overlapping": a former signing key that still
+	// signs too.
 	State string `json:"state"`
 	// Created is the time of a DEK.
 	Created *time.Time `json:"created,omitempty"`
@@ -52,8 +55,11 @@ func (t *Trail) listKeys() ([]KeyInfo, error) {
 	var list []KeyInfo
 	for _, k := range id.VKeys {
 		state := "former"
-		if k.VKey == id.VKey {
+		switch {
+		case k.VKey == id.VKey:
 			state = "current"
+		case t.signsNow(k.VKey):
+			state = "overlapping"
 		}
 		list = append(list, KeyInfo{Kind: "signing", ID: k.VKey, State: state, From: &k.From})
 	}
@@ -92,6 +98,19 @@ func (t *Trail) listKeys() ([]KeyInfo, error) {
 		list = append(list, k)
 	}
 	return list, nil
+}
+
+// signsNow tells whether a key's signature is on the latest checkpoint.
+func (t *Trail) signsNow(vkey string) bool {
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return false
+	}
+	text, err := durable.ReadFile(t.opts.fs, filepath.Join(t.dir, "checkpoint"), maxSmallFile)
+	if err == nil {
+		_, err = note.Open(text, note.VerifierList(v))
+	}
+	return err == nil
 }
 
 // readIdentity reads trail.json as it is now.

@@ -25,8 +25,8 @@ var unsigned = []byte(`"signature":""`)
 
 // signLine signs a lifecycle entry: Ed25519 over the line with the member
 // metadata.signature empty (docs/format-lifecycle.md).
-func signLine(line []byte, k *keyring) ([]byte, error) {
-	sig, err := k.signer.Sign(line)
+func signLine(line []byte, s *signers, permits bool) ([]byte, error) {
+	sig, err := s.sign(line, permits)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time) ([
 			"first": s.First, "count": s.Count, "bytes": s.Bytes, "root": hex.EncodeToString(root[:]),
 			"max_recorded_at": formatTime(latest),
 		},
-		"gaps": []any{}, "keys": t.id.VKeys,
+		"gaps": []any{}, "keys": t.keyHistory(),
 		"policy": t.policyNow(),
 	}}, t.clock.now())
 }

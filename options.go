@@ -118,6 +118,12 @@ type Options struct {
 	// has returned: after a crash in the middle of it the trail is opened with both
 	// again.
 	NextKEK kms.KEK
+	// LifecycleKeyFile is the file (0600) with the key that signs what somebody
+	// permits: retention, holds, prunes, erasures, another signing key. Given when a
+	// trail is made, it is a key apart from the signing key, and is made where it is
+	// not there; then those calls need it. Empty means that the signing key is that
+	// too.
+	LifecycleKeyFile string
 	// Policy says what may be written. nil is the policy that was last set for the
 	// trail, policy.Default() where none was; a policy that is given is the
 	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // Proof is what a proof shows.
@@ -50,11 +49,12 @@ func (t *Trail) ProveConsistency(ctx context.Context, old []byte) ([]byte, error
 	if err := t.noteRead(ctx, readEntry{"AUDIT_PROOF", "prove"}, map[string]any{"consistency": true}); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	v, err := note.NewVerifier(t.id.VKey)
+	id := t.ids()
+	keys, err := id.trusted(id.VKey)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return nil, fmt.Errorf("%s: %w: %w", op, ErrDamaged, err)
 	}
-	from, err := tree.ParseCheckpoint(old, v)
+	from, err := tree.ParseCheckpoint(old, keys)
 	if err != nil {
 		return nil, fmt.Errorf("%s: old checkpoint: %w", op, err)
 	}
@@ -79,11 +79,11 @@ func explainProof(err error) error {
 // CheckProof checks a tlog-proof for the line with this digest against the
 // verifier key vkey. It needs no trail. An error means that nothing is proved.
 func CheckProof(proof []byte, digest [32]byte, vkey string) (Proof, error) {
-	v, err := note.NewVerifier(vkey)
+	keys, err := trust.One(vkey)
 	if err != nil {
 		return Proof{}, fmt.Errorf("check proof: vkey: %w", err)
 	}
-	index, c, err := tree.CheckInclusion(proof, digest, v)
+	index, c, err := tree.CheckInclusion(proof, digest, keys)
 	if err != nil {
 		return Proof{}, fmt.Errorf("check proof: %w", err)
 	}
@@ -93,15 +93,15 @@ func CheckProof(proof []byte, digest [32]byte, vkey string) (Proof, error) {
 // CheckConsistency checks what ProveConsistency gave against the older
 // checkpoint's text. It needs no trail.
 func CheckConsistency(proof, old []byte, vkey string) (Proof, error) {
-	v, err := note.NewVerifier(vkey)
+	keys, err := trust.One(vkey)
 	if err != nil {
 		return Proof{}, fmt.Errorf("check proof: vkey: %w", err)
 	}
-	from, err := tree.ParseCheckpoint(old, v)
+	from, err := tree.ParseCheckpoint(old, keys)
 	if err != nil {
 		return Proof{}, fmt.Errorf("check proof: old checkpoint: %w", err)
 	}
-	c, err := tree.CheckConsistency(proof, from, v)
+	c, err := tree.CheckConsistency(proof, from, keys)
 	if err != nil {
 		return Proof{}, fmt.Errorf("check proof: %w", err)
 	}

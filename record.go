@@ -556,7 +556,7 @@ func (t *Trail) ownLine(o ownEntry, now time.Time) ([]byte, error) {
 	if err != nil || !o.signed {
 		return line, err
 	}
-	return signLine(line, t.keys)
+	return signLine(line, t.keys.sign.Load(), o.permits())
 }
 
 // recordOwn records one of the trail's own entries.

@@ -275,14 +275,19 @@ func (t *Trail) load(clean, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	id, verifier, err := parseIdentity(data)
+	id, _, err := parseIdentity(data)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	switch {
 	case !t.known:
 		t.id = id
-	case id.Origin != t.id.Origin || id.VKey != t.id.VKey:
+	case id.Origin == t.id.Origin && id.VKey != t.id.VKey: // while another process held it
+		if _, err := id.trusted(t.id.VKey); err != nil {
+			return fmt.Errorf("%w: its origin %s had another key when this process opened it", ErrPinned, id.Origin)
+		}
+		t.setKeys(&id)
+	case id.Origin != t.id.Origin:
 		return fmt.Errorf("%w: it was %s when this process opened it and is now %s", ErrPinned, t.id.Origin, id.Origin)
 	}
 	if t.opts.Origin != "" && t.opts.Origin != id.Origin {
@@ -306,11 +311,12 @@ func (t *Trail) load(clean, fresh bool) error {
 		}
 		return advice.For(err, "restore keys/, or %s", toGoOn(t.path))
 	}
-	if t.keys.signer.Name() != verifier.Name() || t.keys.signer.KeyHash() != verifier.KeyHash() {
-		return fmt.Errorf("%w: keys/signing.key is not the key of trail.json", ErrDamaged)
+	trusted, err := id.trusted(id.VKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	store := tree.NewStore(fsys, t.dir)
-	c, err := store.Checkpoint(verifier)
+	c, err := store.Checkpoint(trusted)
 	if errors.Is(err, fs.ErrNotExist) {
 		return t.refuseDamaged("it has lines and no checkpoint")
 	}
@@ -319,6 +325,11 @@ func (t *Trail) load(clean, fresh bool) error {
 			return t.refuseDamaged(err.Error())
 		}
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if t.keys.next != nil {
+		if err := t.resumeRotation(t.keys.next, c.Signed, c.Size); err != nil {
+			return fmt.Errorf("resume rotation of the signing key: %w", err)
+		}
 	}
 	if t.opts.Encrypt && !t.id.Encrypt {
 		return optionError("Encrypt", "the trail does not seal its lines, and that is chosen when one is made")

@@ -130,7 +130,7 @@ type sharedTrail struct{ t *Trail }
 
 func (s sharedTrail) Info(context.Context) (socket.Info, error) {
 	return socket.Info{
-		Protocol: socket.Version, Origin: s.t.id.Origin, VKey: s.t.id.VKey, Path: s.t.path, Version: moduleVersion(), PID: os.Getpid(),
+		Protocol: socket.Version, Origin: s.t.id.Origin, VKey: s.t.ids().VKey, Path: s.t.path, Version: moduleVersion(), PID: os.Getpid(),
 		Durability: socket.Durability(s.t.opts.Durability.String()), MaxLine: s.t.opts.MaxLine,
 		Size: s.t.journal.Next(), Covered: s.t.signer.latest.Load().Size,
 	}, nil

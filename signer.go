@@ -321,7 +321,7 @@ func (s *signer) putLocked(snap tree.Snapshot, keep bool, now time.Time) error {
 	}
 	if snap.Size != latest.Size {
 		var err error
-		if c, err = tree.Sign(s.trail.keys.signer, snap.Size, snap.Root); err != nil {
+		if c, err = s.trail.keys.checkpoint(snap.Size, snap.Root); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -31,8 +32,9 @@ type Trail struct {
 	opts     Options
 	path     string // the open segment, links resolved
 	dir      string // the trail's directory
-	id       trailID
-	known    bool // id was compared with the pin
+	idMu     sync.RWMutex
+	id       trailID // its keys under idMu, once the trail is open; see ids
+	known    bool    // id was compared with the pin
 	clock    *clock
 	pin      string // what happened to the pin, for Info
 	warnings warnings
@@ -77,19 +79,14 @@ type Trail struct {
 
 // trailID is trail.json.
 type trailID struct {
-	Format        int       `json:"format"`
-	Origin        string    `json:"origin"`
-	Created       string    `json:"created"`
-	Profile       string    `json:"profile"`
-	Encrypt       bool      `json:"encrypt,omitempty"` // lines are sealed
-	VKey          string    `json:"vkey"`
-	LifecycleVKey string    `json:"lifecycle_vkey"`
-	VKeys         []keyFrom `json:"vkeys"`
-}
-
-type keyFrom struct {
-	VKey string `json:"vkey"`
-	From int64  `json:"from"`
+	Format        int         `json:"format"`
+	Origin        string      `json:"origin"`
+	Created       string      `json:"created"`
+	Profile       string      `json:"profile"`
+	Encrypt       bool        `json:"encrypt,omitempty"` // lines are sealed
+	VKey          string      `json:"vkey"`
+	LifecycleVKey string      `json:"lifecycle_vkey"`
+	VKeys         []trust.Key `json:"vkeys"`
 }
 
 // formatVersion is the version of everything on disk (docs/format.md).
@@ -113,6 +110,9 @@ func parseIdentity(data []byte) (trailID, note.Verifier, error) {
 	}
 	if v.Name() != id.Origin {
 		return id, nil, errors.New("trail.json: the key's name is not the origin")
+	}
+	if n := len(id.VKeys); n > 0 && id.VKeys[n-1].VKey != id.VKey {
+		return id, nil, errors.New("trail.json: the key is not the last of vkeys")
 	}
 	return id, v, nil
 }
@@ -276,7 +276,7 @@ func (t *Trail) Dir() string { return t.dir }
 func (t *Trail) Origin() string { return t.id.Origin }
 
 // VKey is the trail's current verifier key, as in trail.json.
-func (t *Trail) VKey() string { return t.id.VKey }
+func (t *Trail) VKey() string { return t.ids().VKey }
 
 // Close records the end, makes everything durable, signs a last checkpoint and
 // lets go of the lock. It may be called more than once. ErrNotSent says that
@@ -387,10 +387,10 @@ func (t *Trail) checkPin() error {
 	switch p, ok, err := pin.Origin(dir, t.id.Origin); {
 	case err != nil:
 		t.pin = "none: " + err.Error()
-	case ok && p.VKey != t.id.VKey:
+	case ok && p.VKey != t.id.VKey && !t.follows(p.VKey):
 		return advice.For(fmt.Errorf("%w: its origin %s had another key", ErrPinned, t.id.Origin),
 			"restore trail.json, or %s", toGoOn(t.path))
-	case ok:
+	case ok && p.VKey == t.id.VKey:
 		t.pin = "known"
 		if _, here, _ := pin.Path(dir, t.path); here {
 			return nil
@@ -404,6 +404,13 @@ func (t *Trail) checkPin() error {
 		}
 	}
 	return nil
+}
+
+// follows tells whether the trail's key is a key that was seen before, or came in its
+// place by rotations that each former key has signed.
+func (t *Trail) follows(vkey string) bool {
+	_, err := t.id.trusted(vkey)
+	return err == nil
 }
 
 // stateDir is where pins are; "" where none are kept.
@@ -541,7 +548,8 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // keyring are a writer's private keys.
 type keyring struct {
-	signer note.Signer
+	sign   atomic.Pointer[signers]
+	next   *keyText // of a rotation that a crash cut off
 	mac    []byte
 	tokens tokenKey
 }
@@ -550,13 +558,12 @@ type keyring struct {
 func (t *Trail) loadKeys() error {
 	fsys := t.opts.fs
 	k := &keyring{}
-	text, err := durable.ReadFile(fsys, filepath.Join(t.dir, "keys", "signing.key"), maxSmallFile)
+	s, next, err := t.readSigners(t.id)
 	if err != nil {
 		return err
 	}
-	if k.signer, err = note.NewSigner(strings.TrimSpace(string(text))); err != nil {
-		return errors.New("keys/signing.key: not a signing key")
-	}
+	k.sign.Store(s)
+	k.next = next
 	if err := t.openKeys(true); err != nil {
 		return err
 	}
@@ -581,11 +588,21 @@ const macKeyBytes = 32
 
 // latest is the latest checkpoint on disk.
 func (t *Trail) latest() (tree.Checkpoint, *tree.Store, error) {
-	v, err := note.NewVerifier(t.id.VKey)
-	if err != nil {
-		return tree.Checkpoint{}, nil, err
-	}
 	store := tree.NewStore(t.opts.fs, t.dir)
-	c, err := store.Checkpoint(v)
+	id := t.ids()
+	known := id.VKey
+	if !t.holds() { // its holder may have rotated the key meanwhile
+		if now, _, err := t.readIdentity(); err == nil && now.Origin == id.Origin {
+			id = now
+		}
+	}
+	keys, err := id.trusted(known)
+	if err != nil {
+		return tree.Checkpoint{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if id.VKey != known {
+		t.setKeys(&id)
+	}
+	c, err := store.Checkpoint(keys)
 	return c, store, err
 }

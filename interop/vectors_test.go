@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // vector is a line of testdata/merkle-*.jsonl.
@@ -147,7 +148,7 @@ func checkConsistency(signer note.Signer, verifier note.Verifier, size1 int64, r
 	if err != nil {
 		return err
 	}
-	_, err = tree.CheckConsistency(consistencyFile(size1, proof, latest.Signed), old, verifier)
+	_, err = tree.CheckConsistency(consistencyFile(size1, proof, latest.Signed), old, trust.By(verifier))
 	return err
 }
 
@@ -178,7 +179,7 @@ func TestLogOfAnotherImplementation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := tree.ParseCheckpoint(signed, verifier)
+		c, err := tree.ParseCheckpoint(signed, trust.By(verifier))
 		if err != nil {
 			t.Fatalf("checkpoint of size %d: %v", n, err)
 		}
@@ -194,7 +195,7 @@ func TestLogOfAnotherImplementation(t *testing.T) {
 		}
 		changed := bytes.Clone(signed)
 		changed[len(changed)/2] ^= 1
-		if _, err := tree.ParseCheckpoint(changed, verifier); err == nil {
+		if _, err := tree.ParseCheckpoint(changed, trust.By(verifier)); err == nil {
 			t.Errorf("checkpoint of size %d is accepted with a changed byte", n)
 		}
 		checkpoints = append(checkpoints, c)
@@ -221,11 +222,11 @@ func TestLogOfAnotherImplementation(t *testing.T) {
 				}
 			}
 			file := consistencyFile(old.Size, proof, latest.Signed)
-			if _, err := tree.CheckConsistency(file, old, verifier); err != nil {
+			if _, err := tree.CheckConsistency(file, old, trust.By(verifier)); err != nil {
 				t.Errorf("%d to %d: %v", old.Size, latest.Size, err)
 			}
 			if other := checkpoints[(old.Size+1)%16]; other.Size <= latest.Size {
-				if _, err := tree.CheckConsistency(file, other, verifier); err == nil {
+				if _, err := tree.CheckConsistency(file, other, trust.By(verifier)); err == nil {
 					t.Errorf("the proof from %d to %d is accepted for %d", old.Size, latest.Size, other.Size)
 				}
 			}

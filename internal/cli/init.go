@@ -38,6 +38,11 @@ was recorded can't be erased.
 the key is: in $AUDIT_LOG_ENCRYPTION_KEY, or in a file that is made outside the
 trail's directory. openssl rand -base64 32 makes a key.
 
+--lifecycle-key gives the trail a key of its own for what somebody permits:
+retention, holds, prunes, erasures, another signing key. It is made in the file
+where there is none; kept away from who writes the trail, it keeps the writer's
+key alone from allowing any of that.
+
 --user makes a trail for a service, as root: the user makes its files in
 --data-dir, which is the user's alone, and the log's path is linked to them. It
 may be run again.`,
@@ -46,6 +51,7 @@ may be run again.`,
   kaizen-audit init --log audit.jsonl --successor-of audit.jsonl
   kaizen-audit init --profile gdpr --key-file audit.key
   kaizen-audit init --encrypt --key-file audit.key
+  kaizen-audit init --lifecycle-key /mnt/officer/lifecycle.key
   kaizen-audit init --user kaizen-audit`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -87,10 +87,10 @@ func (a *app) openHolder(cmd *cobra.Command, opts audit.Options) (*audit.Trail, 
 }
 
 func (a *app) keysRotateCommand() *cobra.Command {
-	var kek, dek bool
+	var kek, dek, signing, retire, compromised bool
 	var newKeyFile, newKeyEnv string
 	cmd := &cobra.Command{
-		Use:   "rotate --kek|--dek",
+		Use:   "rotate --kek|--dek|--signing|--retire",
 		Short: "Put a new key in the place of one",
 		Long: `Puts a new key in the place of one of the trail's, and records it. Nothing else
 may hold the trail meanwhile: a running writer has the old key in its memory.
@@ -101,14 +101,30 @@ names. The present key is given as always. No line changes, and afterwards the
 old key opens nothing of keys/; copies of keys/ from before it still does. If it
 is interrupted, run it again with both keys.
 
---dek makes a new key for lines from here on, as happens by itself each day.`,
+--dek makes a new key for lines from here on, as happens by itself each day.
+
+--signing makes a new key that signs. From then on both sign each checkpoint, so
+that whoever knows the old key alone goes on verifying; trail.json links the two.
+--retire ends that: the old key signs no more and is deleted. A lifecycle key that
+is kept apart is needed for both (--lifecycle-key).`,
 		Example: `  kaizen-audit keys rotate --kek --key-file audit.key --new-key-file next.key
   kaizen-audit keys rotate --kek --new-key-env NEXT_KEY
-  kaizen-audit keys rotate --dek`,
+  kaizen-audit keys rotate --dek
+  kaizen-audit keys rotate --signing --compromised
+  kaizen-audit keys rotate --retire`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if kek == dek {
-				return usagef("one of --kek and --dek is needed")
+			n := 0
+			for _, which := range []bool{kek, dek, signing, retire} {
+				if which {
+					n++
+				}
+			}
+			switch {
+			case n != 1:
+				return usagef("one of --kek, --dek, --signing and --retire is needed")
+			case compromised && !signing:
+				return usagef("--compromised goes with --signing only")
 			}
 			opts := a.settings.options()
 			switch {
@@ -124,8 +140,17 @@ is interrupted, run it again with both keys.
 				return err
 			}
 			defer a.closing(&err, trail)
-			if dek {
+			switch {
+			case dek:
 				return trail.RotateDEK(cmd.Context())
+			case retire:
+				return trail.RetireSigningKey(cmd.Context())
+			case signing:
+				if err := trail.RotateSigningKey(cmd.Context(), compromised); err != nil {
+					return err
+				}
+				a.advise("both keys sign until: kaizen-audit keys rotate --retire; give who verifies the new one")
+				return facts(a.stdout, [2]string{"VKey", trail.VKey()})
 			}
 			if err := trail.RotateKEK(cmd.Context()); err != nil {
 				return err
@@ -141,6 +166,9 @@ is interrupted, run it again with both keys.
 	f := cmd.Flags()
 	f.BoolVar(&kek, "kek", false, "wrap the trail's keys under another key")
 	f.BoolVar(&dek, "dek", false, "make a new key for lines")
+	f.BoolVar(&signing, "signing", false, "make a new signing key, beside which the old one signs on")
+	f.BoolVar(&compromised, "compromised", false, "say that the old signing key may be in wrong hands")
+	f.BoolVar(&retire, "retire", false, "let the old signing key sign no more")
 	f.StringVar(&newKeyFile, "new-key-file", "", "the file with the new key; made where it is not there")
 	f.StringVar(&newKeyEnv, "new-key-env", "", "the environment variable with the new key")
 	a.settings.addWriter(f)

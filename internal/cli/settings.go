@@ -36,6 +36,7 @@ type settings struct {
 	appendOnly   *choice
 	anyFS        bool
 	keyFile      string
+	lifecycleKey string
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
 }
@@ -56,7 +57,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "lifecycle-key"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -78,6 +79,7 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.group, "group", "a group that may read the lines, for a log shipper: NAME or GID (default nobody)")
 	f.Var(&s.socketGroup, "socket-group", "a group whose members may record through this process: NAME or GID (default nobody)")
 	f.BoolVar(&s.anyFS, "any-file-system", false, "make a trail also where a lock may not keep other machines out (nfs, cifs, 9p, vfat)")
+	f.StringVar(&s.lifecycleKey, "lifecycle-key", "", "the file with the trail's lifecycle key, where that is kept apart")
 	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
 }
 
@@ -101,8 +103,8 @@ func (s *settings) options() audit.Options {
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
-		KeyFile: s.keyFile,
-		Policy:  s.policy,
+		KeyFile: s.keyFile, LifecycleKeyFile: s.lifecycleKey,
+		Policy: s.policy,
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // allowed is the most that a file of a trail may be open to others, by its
@@ -171,6 +172,6 @@ func lastAnchored(name string, verifier note.Verifier) (int64, error) {
 	if begin < 0 {
 		return 0, errors.New("it ends with no checkpoint of this trail")
 	}
-	c, err := tree.ParseCheckpoint(bytes.TrimSuffix(tail[begin:], []byte("\n")), verifier)
+	c, err := tree.ParseCheckpoint(bytes.TrimSuffix(tail[begin:], []byte("\n")), trust.By(verifier))
 	return c.Size, err
 }

@@ -223,6 +223,35 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 	return b.first + at, nil
 }
 
+// AppendMade adds lines that have to know their index: made is given it and returns
+// them as Append takes them. No other append runs meanwhile. It returns as Append
+// does, and a failing made adds nothing.
+func (j *Journal) AppendMade(made func(first int64) (buf []byte, digests []Digest, err error)) (first int64, err error) {
+	j.commit.Lock()
+	defer j.commit.Unlock()
+	resume := j.pause()
+	defer resume()
+	j.mu.Lock()
+	first, err = j.next, j.refuseLocked()
+	j.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	buf, digests, err := made(first)
+	if err != nil {
+		return 0, err
+	}
+	j.mu.Lock()
+	b := j.cur // empty, and nobody else adds to it
+	b.buf = append(b.buf, buf...)
+	b.digests = append(b.digests, digests...)
+	j.accepted += int64(len(digests))
+	b.callers++
+	j.mu.Unlock()
+	j.commitCurrent()
+	return b.first, b.err
+}
+
 func (j *Journal) refuseLocked() error {
 	switch {
 	case j.stopped != nil:

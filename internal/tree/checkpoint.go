@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // Checkpoint is a signed tree head (c2sp.org/tlog-checkpoint).
@@ -27,12 +28,12 @@ type Checkpoint struct {
 // to a million bytes.
 const maxCheckpoint = 1_000_000
 
-// Sign makes the checkpoint of a tree.
-func Sign(signer note.Signer, size int64, root Hash) (Checkpoint, error) {
+// Sign makes the checkpoint of a tree. While keys overlap others sign it too.
+func Sign(signer note.Signer, size int64, root Hash, others ...note.Signer) (Checkpoint, error) {
 	c := Checkpoint{Origin: signer.Name(), Size: size, Root: root}
 	text := fmt.Sprintf("%s\n%d\n%s\n", c.Origin, size, base64.StdEncoding.EncodeToString(root[:]))
 	var err error
-	if c.Signed, err = note.Sign(&note.Note{Text: text}, signer); err != nil {
+	if c.Signed, err = note.Sign(&note.Note{Text: text}, append([]note.Signer{signer}, others...)...); err != nil {
 		return Checkpoint{}, fmt.Errorf("sign checkpoint: %w", err)
 	}
 	return c, nil
@@ -41,10 +42,10 @@ func Sign(signer note.Signer, size int64, root Hash) (Checkpoint, error) {
 // ErrSignature means that a checkpoint is not signed by the key.
 var ErrSignature = errors.New("not signed by the trail's key")
 
-// ParseCheckpoint reads a checkpoint and checks its signature and that its
-// origin is the key's name.
-func ParseCheckpoint(signed []byte, verifier note.Verifier) (Checkpoint, error) {
-	n, err := note.Open(signed, note.VerifierList(verifier))
+// ParseCheckpoint reads a checkpoint and checks that a key that counts for its size
+// has signed it, and that its origin is the keys' name.
+func ParseCheckpoint(signed []byte, keys trust.Set) (Checkpoint, error) {
+	n, err := note.Open(signed, keys)
 	if err != nil {
 		var unverified *note.UnverifiedNoteError
 		var invalid *note.InvalidSignatureError
@@ -58,7 +59,7 @@ func ParseCheckpoint(signed []byte, verifier note.Verifier) (Checkpoint, error) 
 		return Checkpoint{}, errors.New("parse checkpoint: fewer than three lines")
 	}
 	c := Checkpoint{Origin: lines[0], Signed: signed}
-	if c.Origin != verifier.Name() {
+	if c.Origin != keys.Name() {
 		return Checkpoint{}, errors.New("parse checkpoint: origin is not the key's name")
 	}
 	c.Size, err = strconv.ParseInt(lines[1], 10, 64)
@@ -70,16 +71,19 @@ func ParseCheckpoint(signed []byte, verifier note.Verifier) (Checkpoint, error) 
 		return Checkpoint{}, errors.New("parse checkpoint: the root is not the base64 of 32 bytes")
 	}
 	c.Root = Hash(root)
+	if !keys.Signed(n, c.Size) {
+		return Checkpoint{}, fmt.Errorf("parse checkpoint: %w", ErrSignature)
+	}
 	return c, nil
 }
 
 // Checkpoint reads the latest checkpoint.
-func (s *Store) Checkpoint(verifier note.Verifier) (Checkpoint, error) {
+func (s *Store) Checkpoint(keys trust.Set) (Checkpoint, error) {
 	signed, err := durable.ReadFile(s.fs, filepath.Join(s.dir, "checkpoint"), maxCheckpoint)
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	return ParseCheckpoint(signed, verifier)
+	return ParseCheckpoint(signed, keys)
 }
 
 // Put replaces the latest checkpoint. Flush must have returned for a builder

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 const (
@@ -38,7 +39,7 @@ func TestCheckpointVector(t *testing.T) {
 	if err != nil || string(c.Signed) != vectorNote {
 		t.Fatalf("%s, %v", c.Signed, err)
 	}
-	if c, err = ParseCheckpoint([]byte(vectorNote), v); err != nil || c.Size != 3 || c.Root != b.Root() {
+	if c, err = ParseCheckpoint([]byte(vectorNote), trust.By(v)); err != nil || c.Size != 3 || c.Root != b.Root() {
 		t.Fatalf("%+v, %v", c, err)
 	}
 }
@@ -74,10 +75,10 @@ func TestProofs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if at, _, err := CheckInclusion(p, digest(i), v); err != nil || at != i {
+			if at, _, err := CheckInclusion(p, digest(i), trust.By(v)); err != nil || at != i {
 				t.Fatalf("entry %d of %d: %d, %v", i, size, at, err)
 			}
-			if _, _, err := CheckInclusion(p, digest(i+1), v); err == nil {
+			if _, _, err := CheckInclusion(p, digest(i+1), trust.By(v)); err == nil {
 				t.Fatalf("entry %d of %d: the proof holds for another line", i, size)
 			}
 		}
@@ -86,12 +87,12 @@ func TestProofs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := CheckConsistency(p, o, v); err != nil {
+			if _, err := CheckConsistency(p, o, trust.By(v)); err != nil {
 				t.Fatalf("%d to %d: %v", o.Size, size, err)
 			}
 			other := o
 			other.Root[0] ^= 1
-			if _, err := CheckConsistency(p, other, v); err == nil {
+			if _, err := CheckConsistency(p, other, trust.By(v)); err == nil {
 				t.Fatalf("%d to %d: another history passes", o.Size, size)
 			}
 		}
@@ -102,7 +103,7 @@ func FuzzParseCheckpoint(f *testing.F) {
 	_, v := vectorKeys(f)
 	f.Add([]byte(vectorNote))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := ParseCheckpoint(data, v); err == nil && (c.Size != 3 || c.Origin != "example.com/trail") {
+		if c, err := ParseCheckpoint(data, trust.By(v)); err == nil && (c.Size != 3 || c.Origin != "example.com/trail") {
 			t.Fatalf("forged: %q", data)
 		}
 	})
@@ -112,12 +113,12 @@ func FuzzCheckInclusion(f *testing.F) {
 	_, v := vectorKeys(f)
 	d := sha256.Sum256([]byte(`{"n":2}`))
 	good := proofHeader + "index 2\nDKDun4n2rf96u63J7ER4KCZYpTpif600YWeN1n+xihg=\n\n" + vectorNote
-	if at, _, err := CheckInclusion([]byte(good), d, v); err != nil || at != 2 {
+	if at, _, err := CheckInclusion([]byte(good), d, trust.By(v)); err != nil || at != 2 {
 		f.Fatal(at, err)
 	}
 	f.Add([]byte(good))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if at, _, err := CheckInclusion(data, d, v); err == nil && at != 2 {
+		if at, _, err := CheckInclusion(data, d, trust.By(v)); err == nil && at != 2 {
 			t.Fatalf("forged: %q", data)
 		}
 	})
@@ -129,12 +130,12 @@ func FuzzCheckConsistency(f *testing.F) {
 	b.Append(sha256.Sum256([]byte(`{"n":0}`)))
 	old := Checkpoint{Origin: "example.com/trail", Size: 1, Root: b.Root()}
 	good := "old 1\nbMafAv6FR3Q8ml16LnR+HrGd8R3ebIS817h0M4OcFpo=\n17KOQ55yFDKfPSxmQwPe8WoGx8sThnghrok9e5sloEQ=\n\n" + vectorNote
-	if _, err := CheckConsistency([]byte(good), old, v); err != nil {
+	if _, err := CheckConsistency([]byte(good), old, trust.By(v)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add([]byte(good))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := CheckConsistency(data, old, v); err == nil && c.Size != 3 {
+		if c, err := CheckConsistency(data, old, trust.By(v)); err == nil && c.Size != 3 {
 			t.Fatalf("forged: %q", data)
 		}
 	})

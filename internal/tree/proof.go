@@ -9,8 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // proofHeader begins an inclusion proof (c2sp.org/tlog-proof).
@@ -125,7 +126,7 @@ func proofParts(proof []byte, keyword string) (n int64, hashes []tlog.Hash, sign
 
 // CheckInclusion checks a tlog-proof for the line with this digest and gives
 // the index and the checkpoint it holds under.
-func CheckInclusion(proof []byte, digest Hash, verifier note.Verifier) (index int64, c Checkpoint, err error) {
+func CheckInclusion(proof []byte, digest Hash, keys trust.Set) (index int64, c Checkpoint, err error) {
 	rest, ok := bytes.CutPrefix(proof, []byte(proofHeader))
 	if !ok {
 		return 0, Checkpoint{}, fmt.Errorf("parse proof: the first line is not %q", strings.TrimSuffix(proofHeader, "\n"))
@@ -134,7 +135,7 @@ func CheckInclusion(proof []byte, digest Hash, verifier note.Verifier) (index in
 	if err != nil {
 		return 0, Checkpoint{}, err
 	}
-	if c, err = ParseCheckpoint(signed, verifier); err != nil {
+	if c, err = ParseCheckpoint(signed, keys); err != nil {
 		return 0, Checkpoint{}, err
 	}
 	if index >= c.Size {
@@ -151,12 +152,12 @@ func IsConsistency(proof []byte) bool { return bytes.HasPrefix(proof, []byte("ol
 
 // CheckConsistency checks that the checkpoint in a consistency proof extends
 // an older one.
-func CheckConsistency(proof []byte, old Checkpoint, verifier note.Verifier) (Checkpoint, error) {
+func CheckConsistency(proof []byte, old Checkpoint, keys trust.Set) (Checkpoint, error) {
 	n, hashes, signed, err := proofParts(proof, "old")
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	c, err := ParseCheckpoint(signed, verifier)
+	c, err := ParseCheckpoint(signed, keys)
 	if err != nil {
 		return Checkpoint{}, err
 	}

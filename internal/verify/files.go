@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // maxSmall bounds what is read as trail.json or a checkpoint.
@@ -94,9 +96,18 @@ func readSmall(name string, limit int64) ([]byte, error) {
 
 // identity is what is needed of trail.json.
 type identity struct {
-	Format int    `json:"format"`
-	Origin string `json:"origin"`
-	VKey   string `json:"vkey"`
+	Format int         `json:"format"`
+	Origin string      `json:"origin"`
+	VKey   string      `json:"vkey"`
+	VKeys  []trust.Key `json:"vkeys"`
+}
+
+// keys are all of the trail's; the last is the present one.
+func (id identity) keys() []trust.Key {
+	if len(id.VKeys) == 0 {
+		return []trust.Key{{VKey: id.VKey}}
+	}
+	return id.VKeys
 }
 
 // knownFormat is the format that this package reads (docs/format.md).
@@ -112,6 +123,9 @@ func parseIdentity(data []byte) (identity, error) {
 	}
 	v, err := note.NewVerifier(id.VKey)
 	if err != nil || v.Name() != id.Origin {
+		return identity{}, errUnparsable
+	}
+	if keys := id.keys(); keys[len(keys)-1].VKey != id.VKey {
 		return identity{}, errUnparsable
 	}
 	return id, nil
@@ -138,9 +152,10 @@ func (h head) name() string {
 	return h.file
 }
 
-// parseCheckpoint reads a checkpoint whose origin is the key's name.
-func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
-	n, err := note.Open(signed, note.VerifierList(key))
+// parseCheckpoint reads a checkpoint whose origin is the keys' name, and that one of
+// them has signed which was in use for its size.
+func parseCheckpoint(signed []byte, keys trust.Set) (head, error) {
+	n, err := note.Open(signed, keys)
 	if err != nil {
 		var unknown *note.UnverifiedNoteError
 		var invalid *note.InvalidSignatureError
@@ -159,7 +174,7 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 		}
 	}
 	lines := strings.Split(n.Text, "\n")
-	if len(lines) < 4 || lines[0] != key.Name() {
+	if len(lines) < 4 || lines[0] != keys.Name() {
 		return head{}, errUnparsable
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
@@ -169,6 +184,9 @@ func parseCheckpoint(signed []byte, key note.Verifier) (head, error) {
 	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
 	if err != nil || len(root) != len(hash{}) {
 		return head{}, errUnparsable
+	}
+	if !keys.Signed(n, size) {
+		return head{}, errSignature
 	}
 	return head{size: size, root: hash(root)}, nil
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 func FuzzParseIdentity(f *testing.F) {
@@ -30,12 +32,12 @@ func FuzzParseCheckpoint(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if h, err := parseCheckpoint([]byte(signed), key); err != nil || h.size != 3 {
+	if h, err := parseCheckpoint([]byte(signed), trust.By(key)); err != nil || h.size != 3 {
 		f.Fatalf("%+v, %v", h, err)
 	}
 	f.Add([]byte(signed))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if h, err := parseCheckpoint(data, key); err == nil && h.size != 3 {
+		if h, err := parseCheckpoint(data, trust.By(key)); err == nil && h.size != 3 {
 			t.Fatalf("forged: %q", data)
 		}
 	})
@@ -59,7 +61,7 @@ func FuzzSignedText(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if h, err := parseCheckpoint(signed, key); err == nil && h.size < 0 {
+		if h, err := parseCheckpoint(signed, trust.By(key)); err == nil && h.size < 0 {
 			t.Fatalf("%q gives %+v", text, h)
 		}
 	})

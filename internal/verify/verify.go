@@ -14,6 +14,8 @@ import (
 	"strconv"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // Options say what is verified, and against what.
@@ -108,7 +110,7 @@ type verification struct {
 	dir  string
 
 	r        *Report
-	key      note.Verifier
+	keys     trust.Set
 	latest   *head  // checkpoint, nil where it is no good
 	given    []head // those of Options.Checkpoint, likewise
 	heads    []head // all that are good, ascending by size
@@ -121,7 +123,7 @@ func (v *verification) find(artefact, file, problem, detail string) {
 
 func (v *verification) verify(ctx context.Context) (*Report, error) {
 	v.r = &Report{Status: Intact, Anchor: AnchorNone, Ranges: []Range{}, Unproven: []string{}}
-	v.key, v.latest, v.given, v.heads, v.findings = nil, nil, nil, nil, nil
+	v.keys, v.latest, v.given, v.heads, v.findings = trust.Set{}, nil, nil, nil, nil
 	err := v.check(ctx)
 	if err == nil {
 		v.say()
@@ -131,10 +133,10 @@ func (v *verification) verify(ctx context.Context) (*Report, error) {
 }
 
 func (v *verification) check(ctx context.Context) error {
-	if err := v.trust(); err != nil || v.key == nil {
+	if err := v.trust(); err != nil || v.keys.IsZero() {
 		return err
 	}
-	v.r.Origin = v.key.Name()
+	v.r.Origin = v.keys.Name()
 	// Kept checkpoints before the latest, and that before the lines: whatever
 	// a writer does meanwhile, each is behind what is read after it.
 	if err := v.readHeads(); err != nil || len(v.heads) == 0 {
@@ -186,11 +188,19 @@ func (v *verification) trust() error {
 	}
 	if whose != "" {
 		v.r.Anchor = AnchorPinned
-		if err == nil && id.VKey != trusted {
-			v.find(TrailJSON, "trail.json", BadSignature, "trail.json names another key than "+whose+": the trail may have been made anew")
-		}
 	}
-	v.key, err = note.NewVerifier(trusted)
+	if err == nil {
+		// Of several keys each was signed for by the one before and the one after.
+		if v.keys, err = trust.Chain(id.keys(), trusted); err == nil {
+			return nil
+		}
+		detail := "trail.json lists keys that have not signed for each other"
+		if errors.Is(err, trust.ErrUnknown) {
+			detail = "trail.json names another key than " + whose + ": the trail may have been made anew"
+		}
+		v.find(TrailJSON, "trail.json", BadSignature, detail)
+	}
+	v.keys, err = trust.One(trusted)
 	return err
 }
 
@@ -273,7 +283,7 @@ func (v *verification) readGiven() error {
 		if err != nil {
 			return err
 		}
-		if origin != v.key.Name() {
+		if origin != v.keys.Name() {
 			other = origin
 			continue
 		}
@@ -283,7 +293,7 @@ func (v *verification) readGiven() error {
 		}
 	}
 	if !ours {
-		return fmt.Errorf("%w: it is of %q, and this trail is %s", ErrOtherTrail, other, v.key.Name())
+		return fmt.Errorf("%w: it is of %q, and this trail is %s", ErrOtherTrail, other, v.keys.Name())
 	}
 	return nil
 }
@@ -291,7 +301,7 @@ func (v *verification) readGiven() error {
 // readGivenOne reads a checkpoint from outside. One of the trail's origin that
 // another key signed is damage: the trail may have been made anew.
 func (v *verification) readGivenOne(signed []byte) error {
-	h, err := parseCheckpoint(signed, v.key)
+	h, err := parseCheckpoint(signed, v.keys)
 	var invalid *note.InvalidSignatureError
 	switch {
 	case errors.As(err, &invalid):
@@ -312,7 +322,7 @@ func (v *verification) readHead(file string) (*head, error) {
 	data, err := readSmall(filepath.Join(v.dir, filepath.FromSlash(file)), maxSmall)
 	var h head
 	if err == nil {
-		h, err = parseCheckpoint(data, v.key)
+		h, err = parseCheckpoint(data, v.keys)
 	}
 	if refused(err) {
 		return nil, err
@@ -325,7 +335,7 @@ func (v *verification) readHead(file string) (*head, error) {
 	if _, creating := readSmall(filepath.Join(v.dir, "creating"), maxSmall); errors.Is(err, fs.ErrNotExist) && creating == nil {
 		detail += ": the trail was never finished, or is being made"
 	}
-	if errors.Is(err, errSignature) && v.r.Anchor == AnchorPinned && bytes.HasPrefix(data, []byte(v.key.Name()+"\n")) {
+	if errors.Is(err, errSignature) && v.r.Anchor == AnchorPinned && bytes.HasPrefix(data, []byte(v.keys.Name()+"\n")) {
 		detail += " that was given or pinned"
 	}
 	v.find(Checkpoint, file, problemOf(err), detail)
