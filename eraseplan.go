@@ -24,6 +24,10 @@ type names struct {
 // namesOf finds the names of a user: the identifier, its pseudonym, its keyed hash.
 func (t *Trail) namesOf(user string) (*names, error) {
 	n := &names{all: map[string]bool{user: true}, full: map[string]bool{user: true}}
+	key, err := t.tokenKey()
+	if err != nil {
+		return nil, err
+	}
 	add := func(id string, to func(name string)) error {
 		p, ok, err := t.identities().Lookup(id)
 		if err != nil {
@@ -32,7 +36,7 @@ func (t *Trail) namesOf(user string) (*names, error) {
 		if ok {
 			to(p)
 		}
-		hash, err := (&tokens{key: t.keys.tokens}).Token(id, false)
+		hash, err := (&tokens{key: key}).Token(id, false)
 		if err != nil {
 			return err
 		}

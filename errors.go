@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
 )
 
@@ -61,6 +62,9 @@ var (
 	ErrNotSealed = errors.New("the trail seals nothing")
 	// ErrHeld: a legal hold or a declared duty keeps something from being erased.
 	ErrHeld = errors.New("kept by a hold or a duty")
+	// ErrInClear: what should be disclosed alone is not sealed in the entry; it
+	// goes out with the whole line.
+	ErrInClear = sealed.ErrInClear
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

@@ -110,9 +110,6 @@ func (m *AuditTrailManager) RecordEvent(ctx context.Context, event any) (Receipt
 	return Receipt{}, fmt.Errorf("%w: an event is an Event or a map[string]any, not %T", ErrRefused, event)
 }
 
-// errNoID: an empty id must not mean everybody.
-var errNoID = errors.New("the id is empty")
-
 // QueryByAgent gives the entries of an agent, oldest first.
 func (m *AuditTrailManager) QueryByAgent(ctx context.Context, agentID string) ([]Entry, error) {
 	if agentID == "" {
@@ -154,36 +151,6 @@ func (m *AuditTrailManager) ExportComplianceReport(ctx context.Context) (string,
 	var b bytes.Buffer
 	err := m.WriteComplianceReport(ctx, &b)
 	return b.String(), err
-}
-
-// ExportUserData gives the entries of a user, those of QueryByUser, as JSON: an
-// array of the entries as they were recorded, oldest first. It is recorded as
-// AUDIT_EXPORT. Of a trail that lacks entries (GapError) or has broken lines it
-// gives what is there, and the error.
-func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
-	if userID == "" {
-		return "", fmt.Errorf("export user data: %w", errNoID)
-	}
-	b := []byte("[")
-	var errs []error
-	for e, err := range m.query(ctx, Query{User: query.Literal(userID)}, readEntry{"AUDIT_EXPORT", "export_user_data"}) {
-		if goesOn(err) {
-			errs = append(errs, err)
-			continue
-		}
-		if err != nil {
-			return "", fmt.Errorf("export user data: %w", err)
-		}
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
-		b = append(append(b, '\n'), e.View()...)
-	}
-	err := errors.Join(errs...)
-	if err != nil {
-		err = fmt.Errorf("export user data: %w", err)
-	}
-	return string(append(b, "\n]\n"...)), err
 }
 
 func isBroken(err error) bool {

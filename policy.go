@@ -365,6 +365,19 @@ func newTokenKey(key []byte) (t tokenKey) {
 	return t
 }
 
+// tokenKey is the key of this trail's keyed hashes, for who may read it.
+func (t *Trail) tokenKey() (tokenKey, error) {
+	if t.holds() {
+		return t.keys.tokens, nil
+	}
+	if enc := t.enc.Load(); t.seals() && enc != nil && enc.store != nil {
+		mac, err := enc.store.MAC(context.Background())
+		return newTokenKey(mac), err
+	}
+	mac, err := durable.ReadFile(t.opts.fs, filepath.Join(t.dir, "keys", "mac.key"), macKeyBytes)
+	return newTokenKey(mac), err
+}
+
 const tokenPrefix = "hmac:"
 
 // Token is a pseudonym, if what it stands for is to be remembered; only the

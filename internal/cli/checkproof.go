@@ -5,20 +5,23 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/report"
 )
 
 // proofResult is the JSON of check-proof.
 type proofResult struct {
 	Status string `json:"status"` // proved
-	Kind   string `json:"kind"`   // inclusion, consistency
+	Kind   string `json:"kind"`   // inclusion, consistency, disclosure
 	Origin string `json:"origin"`
 	Index  *int64 `json:"index,omitempty"` // of an inclusion
 	Size   int64  `json:"size"`
@@ -29,7 +32,7 @@ func (a *app) checkProofCommand() *cobra.Command {
 	var line, digest, key, from, user, lifecycleKey string
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
-		Use:   "check-proof FILE (--line F | --digest HEX | --from OLD | --user ID) --key VKEY",
+		Use:   "check-proof FILE [--line F | --digest HEX | --from OLD | --user ID] --key VKEY",
 		Short: "Check a proof; needs no trail",
 		Long: `Checks a proof that prove made against the trail's vkey. It needs no trail and
 reads nothing but the files that are named; FILE or F may be - for stdin.
@@ -40,6 +43,9 @@ checkpoint needs that checkpoint.
 
 The certificate of an erasure needs the person's identifier: only with it can be
 told that it is about them.
+
+A disclosure (of disclose) needs nothing more: its line is in it. The entry is
+printed as far as it was disclosed.
 
 The exit code is 0 when it is proved, 1 when it is not.`,
 		Example: `  kaizen-audit check-proof 42.proof --line 42.json --key "$VKEY"
@@ -55,8 +61,8 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 			switch {
 			case len(args) != 1:
 				return usagef("one proof is needed: a file, or - for stdin")
-			case given != 1:
-				return usagef("one of --line, --digest, --from and --user is needed")
+			case given > 1:
+				return usagef("one of --line, --digest, --from and --user, not several")
 			case lifecycleKey != "" && user == "":
 				return usagef("--lifecycle-key goes with --user only")
 			case args[0] == "-" && line == "-":
@@ -70,9 +76,20 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 			return checkKey("lifecycle-key", lifecycleKey)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			proof, err := readSmall(cmd.Context(), args[0], a.stdin)
+			proof, err := readOperand(cmd.Context(), args[0], a.stdin, longestLine)
 			if err != nil {
 				return err
+			}
+			asked := line + digest + from + user
+			switch {
+			case audit.IsDisclosure(proof) && asked != "":
+				return usagef("%s is a disclosure, and has its line in it: --key is all that it needs", args[0])
+			case audit.IsDisclosure(proof):
+				return a.checkDisclosure(proof, key, format.value)
+			case len(proof) > maxProof:
+				return usagef("%s: longer than %d bytes", args[0], maxProof)
+			case asked == "":
+				return usagef("one of --line, --digest, --from and --user is needed")
 			}
 			switch certificate := audit.IsCertificate(proof); {
 			case certificate && user == "":
@@ -130,6 +147,36 @@ The exit code is 0 when it is proved, 1 when it is not.`,
 	f.StringVar(&key, "key", "", "the trail's verifier key (vkey), from somewhere you trust")
 	addFormat(cmd, format)
 	return cmd
+}
+
+// disclosureResult is the JSON of check-proof for a disclosure.
+type disclosureResult struct {
+	proofResult
+	Entry  json.RawMessage `json:"entry"` // as far as it was disclosed
+	Hidden []string        `json:"hidden"`
+}
+
+// checkDisclosure checks what disclose wrote, and shows the entry.
+func (a *app) checkDisclosure(text []byte, key, format string) error {
+	d, err := audit.CheckDisclosure(text, key)
+	if err != nil {
+		return failedError{err}
+	}
+	r := disclosureResult{
+		proofResult: proofResult{Status: "proved", Kind: "disclosure", Origin: d.Origin, Index: &d.Index, Size: d.Size, Root: base64.StdEncoding.EncodeToString(d.Root[:])},
+		Entry:       d.Entry.View(), Hidden: d.Hidden,
+	}
+	if r.Hidden == nil {
+		r.Hidden = []string{}
+	}
+	if format == "json" {
+		return printJSON(a.stdout, r)
+	}
+	lines := [][2]string{{"Proved", fmt.Sprintf("the disclosed line is entry %d", d.Index)}, {"Origin", r.Origin}, {"Size", fmt.Sprint(r.Size)}, {"Root", r.Root}}
+	if len(d.Hidden) > 0 {
+		lines = append(lines, [2]string{"Sealed", report.Printable(strings.Join(d.Hidden, ", "))})
+	}
+	return facts(a.stdout, append(lines, [2]string{"Entry", report.Printable(string(d.Entry.View()))})...)
 }
 
 // checkKey refuses what is no verifier key (golang.org/x/mod/sumdb/note).

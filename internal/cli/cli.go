@@ -111,7 +111,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
 		a.keysCommand(),
 		a.importCommand(), a.tailCommand(), a.configCommand(), a.policyCommand(), a.hookCommand(),
-		a.eraseUserCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
+		a.eraseUserCommand(), a.exportUserCommand(), a.discloseCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }

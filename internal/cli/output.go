@@ -9,12 +9,12 @@ import (
 	"encoding/json"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/export"
 )
 
 // entryFormats are how entries are shown.
@@ -109,58 +109,19 @@ type csvEntries struct {
 	begun  bool
 }
 
-var csvHeader = []string{
-	"index", "timestamp", "event_type", "agent_id", "trace_id", "action", "inputs", "outputs", "duration_ms", "success",
-	"error", "metadata", "event_id", "recorded_at", "span_id", "parent_span_id", "resource", "outcome", "authority", "purpose",
-	"policy", "digest",
-}
-
 func (w *csvEntries) header() error {
 	if w.begun {
 		return nil
 	}
 	w.begun = true
-	return w.out.Write(csvHeader)
+	return w.out.Write(export.CSVHeader)
 }
 
 func (w *csvEntries) Write(e audit.Entry) error {
 	if err := w.header(); err != nil {
 		return err
 	}
-	object := func(o audit.Object) string {
-		if o.IsZero() {
-			return ""
-		}
-		b, err := o.AppendJSON(nil)
-		if err != nil {
-			return ""
-		}
-		return string(b)
-	}
-	failure := ""
-	if e.Error != nil {
-		failure = *e.Error
-	}
-	digest := e.Digest()
-	row := []string{
-		strconv.FormatInt(e.Index, 10), e.Timestamp.UTC().Format(entry.TimeLayout), e.EventType, e.AgentID, e.TraceID, e.Action,
-		object(e.Inputs), object(e.Outputs), formatNumber(e.DurationMS), strconv.FormatBool(e.Success),
-		failure, object(e.Metadata), e.EventID, e.RecordedAt.UTC().Format(entry.TimeLayout), e.SpanID, e.ParentSpanID,
-		object(e.Resource), e.Outcome, object(e.Authority), e.Purpose, object(e.Policy), hex.EncodeToString(digest[:]),
-	}
-	for i, s := range row {
-		row[i] = csvCell(s)
-	}
-	return w.out.Write(row)
-}
-
-// csvCell puts an apostrophe before what a spreadsheet would take for a
-// formula and run.
-func csvCell(s string) string {
-	if s != "" && strings.IndexByte("=+-@\t\r", s[0]) >= 0 {
-		return "'" + s
-	}
-	return s
+	return w.out.Write(export.CSVRow(e))
 }
 
 func (w *csvEntries) Close() error {
@@ -214,8 +175,6 @@ func (w *tableEntries) Close() error {
 	}
 	return w.buffer.Flush()
 }
-
-func formatNumber(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // printJSON writes one value, indented for people.
 func printJSON(w io.Writer, v any) error {

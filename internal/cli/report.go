@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/export"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 )
 
@@ -106,7 +107,7 @@ func writeGapsCSV(w io.Writer, g *audit.GapReport) error {
 				first = strconv.FormatInt(*m.First, 10)
 			}
 			rows = append(rows, []string{
-				csvCell(agent.AgentID), m.Name, strconv.FormatInt(m.Count, 10), strconv.FormatInt(m.Of, 10), first, csvCell(m.Mend),
+				export.CSVCell(agent.AgentID), m.Name, strconv.FormatInt(m.Count, 10), strconv.FormatInt(m.Of, 10), first, export.CSVCell(m.Mend),
 			})
 		}
 	}

@@ -62,8 +62,13 @@ type Query struct {
 	// same order.
 	Cursor string
 
+	persons    []string // OfPerson
 	pseudonyms struct{ user, subject, resource string }
 }
+
+// OfPerson wants the entries that User or Subject would find of somebody who has
+// these names: who did it, or whose data it holds.
+func OfPerson(names ...string) Query { return Query{persons: names} }
 
 // Literal makes text match itself in a field where * stands for anything.
 func Literal(s string) string { return strings.ReplaceAll(s, "*", `\*`) }

@@ -236,6 +236,9 @@ func compile(q *Query, open Open) *matcher {
 	}
 	m.needNamed(m.user, q.pseudonyms.user)
 	m.needNamed(m.subject, q.pseudonyms.subject)
+	if len(q.persons) > 0 {
+		m.need(q.persons...)
+	}
 	if !strings.Contains(q.Resource, "/") { // else it may be a type and an id, apart in the line
 		m.needNamed(m.resource, q.pseudonyms.resource)
 	}
@@ -376,6 +379,11 @@ func (m *matcher) match(e *entry.Entry) bool {
 		}
 	}
 	if m.subject.set && !named(m.subject, q.pseudonyms.subject, subjects(e)...) {
+		return false
+	}
+	if len(q.persons) > 0 && !slices.ContainsFunc(append(subjects(e), e.Metadata.Text("user_id"), e.Metadata.Text("user_id_hash")), func(name string) bool {
+		return name != "" && slices.Contains(q.persons, name)
+	}) {
 		return false
 	}
 	for name, g := range m.metadata {

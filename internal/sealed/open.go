@@ -118,18 +118,12 @@ type Field struct {
 func (o *Opener) Fields(stored []byte) (line []byte, fields []Field, err error) {
 	line = stored
 	if seal.IsLine(stored) {
-		if line, err = o.line(stored); err != nil {
+		if line, _, err = o.line(stored); err != nil {
 			return nil, nil, err
 		}
 	}
-	if !mayHaveFields(line) {
-		return line, nil, nil
-	}
-	var room [maxMembers]member
-	top := members(room[:0], line)
-	pointers, listed := sealedList(top)
-	l := openedLine{envelopes: map[string]seal.Envelope{}}
-	if !listed || !l.check(top, pointers) {
+	l, pointers, _ := o.fieldsOf(line)
+	if l == nil || l.damaged {
 		return line, nil, nil
 	}
 	for _, p := range pointers {
@@ -145,46 +139,36 @@ func (o *Opener) Open(stored []byte) (View, error) {
 	line := stored
 	if seal.IsLine(stored) {
 		var err error
-		if line, err = o.line(stored); err != nil {
+		if line, _, err = o.line(stored); err != nil {
 			return View{Sealed: true}, err
 		}
 	}
-	if !mayHaveFields(line) {
-		return View{Line: line, Sealed: seal.IsLine(stored)}, nil
-	}
-	var room [maxMembers]member
-	top := members(room[:0], line)
-	pointers, listed := sealedList(top)
+	l, _, listed := o.fieldsOf(line)
 	if !listed {
 		return View{Line: line, Sealed: seal.IsLine(stored)}, nil
 	}
-	v := View{Sealed: true, Hidden: map[string]State{}}
-	l := openedLine{o: o, place: seal.Place{Origin: o.origin, EventID: text(find(top, "event_id"))}, envelopes: map[string]seal.Envelope{}, hidden: v.Hidden}
-	if !l.check(top, pointers) {
-		// A list that is not in order is nobody's word: none of it is opened.
-		l.damaged = true
-	}
-	v.Line = l.rebuild(top)
-	return v, nil
+	return View{Line: l.rebuild(membersOf(line)), Hidden: l.hidden, Sealed: true}, nil
 }
 
-func (o *Opener) line(stored []byte) ([]byte, error) {
+// line opens a sealed line, and gives its key.
+func (o *Opener) line(stored []byte) ([]byte, seal.Key, error) {
 	sealed, err := seal.ParseLine(stored)
 	if err != nil {
-		return nil, err
+		return nil, seal.Key{}, err
 	}
 	if o.store == nil {
-		return nil, ErrNoKey
+		return nil, seal.Key{}, ErrNoKey
 	}
 	dek, err := o.store.DEKOf(context.Background(), sealed.KeyID())
 	if err != nil {
-		return nil, err
+		return nil, seal.Key{}, err
 	}
 	k, err := sealed.Key(o.origin, dek)
 	if err != nil {
-		return nil, err
+		return nil, seal.Key{}, err
 	}
-	return sealed.Open(o.origin, k, o.limit)
+	line, err := sealed.Open(o.origin, k, o.limit)
+	return line, k, err
 }
 
 // mayHaveFields is a first look: policy is the last member of what this package
@@ -227,6 +211,8 @@ type openedLine struct {
 	envelopes map[string]seal.Envelope // by pointer
 	hidden    map[string]State
 	damaged   bool
+	given     map[string][]byte // values that were opened with a key that was given
+	states    map[string]State  // what is said of the others then
 }
 
 // sealable tells the pointers at which a value can be sealed (§6.3).
@@ -309,21 +295,22 @@ func (l *openedLine) value(dst []byte, pointer string, value []byte) []byte {
 }
 
 func (l *openedLine) open(pointer string, envelope seal.Envelope) (plain []byte, state State) {
-	switch {
-	case l.damaged:
+	if plain, ok := l.given[pointer]; ok {
+		return plain, ""
+	}
+	if state, ok := l.states[pointer]; ok {
+		return nil, state
+	}
+	if l.damaged {
 		return nil, Damaged
-	case l.o.store == nil:
-		return nil, l.o.noKey(envelope)
 	}
-	k, err := l.o.fieldKey(l.place, pointer, envelope)
-	if errors.Is(err, keys.ErrNoSubject) {
-		return nil, l.o.noKey(envelope)
+	k, state := l.key(pointer, envelope)
+	if state != "" {
+		return nil, state
 	}
-	if err == nil {
-		place := l.place
-		place.Pointer = pointer
-		plain, err = envelope.Open(place, k, l.o.limit)
-	}
+	place := l.place
+	place.Pointer = pointer
+	plain, err := envelope.Open(place, k, l.o.limit)
 	if err != nil {
 		return nil, Damaged
 	}
