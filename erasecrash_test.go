@@ -399,3 +399,108 @@ func fileWith(t *testing.T, dir string, text []byte) (found string) {
 	}
 	return found
 }
+
+// Of who is erased nothing is in any file in clear, before, while and after: lines,
+// sealed segments, keys, identities, spool, certificate.
+func TestNothingInClearAroundAnErasure(t *testing.T) {
+	ctx := context.Background()
+	for _, encrypt := range []bool{false, true} {
+		path, o := profileTrail(t, "hipaa", Options{Encrypt: encrypt})
+		o.Encrypt = false
+		trail := openWith(t, path, o)
+		user := "canary-user"
+		personal := func(n int) Event {
+			ev := canaryEvent(n)
+			if !encrypt { // what profiles leave in clear
+				ev = Event{EventType: ToolUse, AgentID: "agent", Action: "a", Inputs: ev.Inputs, Outputs: ev.Outputs, Error: ev.Error}
+			}
+			ev.Metadata = Of(map[string]any{"user_id": user, "canary": "canary"})
+			if !encrypt {
+				ev.Metadata = Of(map[string]any{"user_id": user, "session_id": "canary"})
+			}
+			return ev
+		}
+		if _, err := trail.Pseudonymize(ctx, user); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 20 {
+			mustRecord(t, trail, personal(n))
+			if n == 10 {
+				if _, err := trail.Rotate(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		noCanary(t, filepath.Dir(path))
+		if err := trail.Close(); err != nil {
+			t.Fatal(err)
+		}
+		hold, err := durable.OS.OpenFile(filepath.Join(trailDir(path), "lock"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := durable.OS.Lock(hold); err != nil {
+			t.Fatal(err)
+		}
+		if err := Capture(ctx, path, o, personal(21)); err != nil {
+			t.Fatal(err)
+		}
+		noCanary(t, filepath.Dir(path))
+		hold.Close()
+		trail = openWith(t, path, o)
+		e, err := trail.EraseUser(ctx, user, &EraseOptions{Reason: "canary", Certificate: filepath.Join(filepath.Dir(path), "c.json")})
+		if err != nil || e.Entries != 21 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		noCanary(t, filepath.Dir(path))
+		if left := found(t, trail, Query{User: user}); len(left) > 0 {
+			t.Errorf("%d are found", len(left))
+		}
+		if _, err := trail.Rotate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		noCanary(t, filepath.Dir(path))
+		verifyIntact(t, path, o)
+	}
+}
+
+func FuzzCheckCertificate(f *testing.F) {
+	dir := f.TempDir()
+	key, err := kms.NewLocal(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	o := Options{KEK: key, StateDir: filepath.Join(dir, "state")}
+	path := filepath.Join(dir, "audit.jsonl")
+	if _, err := Init(path, &InitOptions{Options: o, Profile: "gdpr"}); err != nil {
+		f.Fatal(err)
+	}
+	trail, err := Open(path, &o)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := trail.Record(context.Background(), personalEvent("mia", "t")); err != nil {
+		f.Fatal(err)
+	}
+	e, err := trail.EraseUser(context.Background(), "mia", &EraseOptions{Reason: "x"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	vkey := trail.VKey()
+	if err := trail.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(e.Certificate))
+	f.Add([]byte(`{"format":"kaizen-audit/erasure-certificate/v1"}`))
+	f.Add([]byte("null"))
+	whole, err := CheckCertificate(e.Certificate, "mia", vkey, "")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := CheckCertificate(data, "mia", vkey, "")
+		if err == nil && (c.EventID != whole.EventID || c.Fields != whole.Fields) {
+			t.Errorf("another erasure is proved: %+v", c)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 )
@@ -163,11 +164,17 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 		}
 		p.held = make([]int64, len(p.holds))
 	}
-	for _, part := range view.Parts() {
-		if part.Count >= 0 && part.First+part.Count <= from {
-			continue
-		}
+	parts := slices.DeleteFunc(view.Parts(), func(part journal.Part) bool { return part.Count >= 0 && part.First+part.Count <= from })
+	var done, total int64
+	for _, part := range parts {
+		total += view.Bytes(part)
+	}
+	for _, part := range parts {
 		_, err := view.Part(ctx, part, func(index int64, stored []byte) error {
+			before := done / lookBytes
+			if done += int64(len(stored)) + 1; t.opts.Progress != nil && done/lookBytes != before {
+				t.opts.Progress(done, max(done, total))
+			}
 			if index < from {
 				return nil
 			}
@@ -205,6 +212,9 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 	p.out.Ranges, p.out.Kept.Ranges = fewer(p.out.Ranges), fewer(p.out.Kept.Ranges)
 	return nil
 }
+
+// lookBytes is how many bytes of lines lie between two calls of Options.Progress.
+const lookBytes = 4 << 20
 
 // see takes one line in.
 func (p *erasurePlan) see(t *Trail, index int64, line []byte, fields []sealed.Field) {

@@ -141,8 +141,8 @@ type Options struct {
 	// could not be recorded, a checkpoint that a sink did not take. It may be
 	// called from any goroutine; nil means that only Info shows it.
 	Warn func(error)
-	// Progress is told during Query, Trace, ComplianceReport and an adopting
-	// Init how many bytes of lines were read, of about how many.
+	// Progress is told during Query, Trace, ComplianceReport, EraseUser (once for
+	// each look through the lines) and an adopting Init how many bytes of lines were read, of about how many.
 	Progress func(done, total int64)
 
 	// Seams for tests.

@@ -59,6 +59,9 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 				o.Certificate = time.Now().UTC().Format("erasure-20060102T150405Z.json")
 			}
 			opts := a.settings.options()
+			bar := newProgress(a.stderr, "erase-user")
+			defer bar.done()
+			opts.Progress = bar.bytes
 			opts.MustExist, opts.Command, opts.Warn, opts.StateDir = true, cmd.CommandPath(), a.warn, a.stateDir
 			trail, err := audit.Open(a.settings.log, &opts)
 			if err != nil {
@@ -70,6 +73,7 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 				if err != nil {
 					return err
 				}
+				bar.stop()
 				if err := a.sayErasure(plan); err != nil {
 					return err
 				}
@@ -83,6 +87,7 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 			if err != nil {
 				return err
 			}
+			bar.done()
 			switch {
 			case format.value == "json":
 				return printJSON(a.stdout, e)
