@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,7 +36,8 @@ type InitOptions struct {
 	// fields with a person's data under keys of that person, or "pci", which masks
 	// card numbers wherever they stand. It is chosen once and remembered. With gdpr
 	// and hipaa a person's data can be erased; so it can with Encrypt, which seals
-	// whole lines too.
+	// whole lines too. A successor has what the trail before it had, unless Profile
+	// says another.
 	Profile string
 	// SuccessorOf is the path of a trail that the new one follows. Its files
 	// are set aside and stay readable; entry 0 commits to its origin, size
@@ -54,11 +57,11 @@ type InitOptions struct {
 // there already is an error, unless SuccessorOf or ForgetPin says what to do
 // with it.
 func Init(path string, opts *InitOptions) (*Info, error) {
-	var io InitOptions
+	var o InitOptions
 	if opts != nil {
-		io = *opts
+		o = *opts
 	}
-	if io.profile = cmp.Or(io.Profile, "plain"); !slices.Contains(profiles, io.profile) {
+	if o.profile = cmp.Or(o.Profile, "plain"); !slices.Contains(profiles, o.profile) {
 		return nil, fmt.Errorf("init %s: there is no profile of that name; profiles are %s", path, strings.Join(profiles, ", "))
 	}
 	log, dir, err := paths(path)
@@ -66,37 +69,41 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 		return nil, err
 	}
 	there := exists(log) || exists(filepath.Join(dir, "trail.json"))
-	state := io.StateDir
+	state := o.StateDir
 	if state == "" {
 		state = pin.DefaultDir()
 	}
 	old := ""
-	if io.SuccessorOf != "" {
-		if old, _, err = paths(io.SuccessorOf); err != nil {
+	if o.SuccessorOf != "" {
+		if old, _, err = paths(o.SuccessorOf); err != nil {
 			return nil, err
 		}
 	}
-	if io.Adopt && (old != "" || io.ForgetPin) {
+	if old != "" && o.Profile == "" {
+		was, encrypted := formerProfile(old)
+		o.profile, o.Encrypt = cmp.Or(was, "plain"), o.Encrypt || encrypted
+	}
+	if o.Adopt && (old != "" || o.ForgetPin) {
 		return nil, fmt.Errorf("init %s: %w", path, optionError("Adopt", "it goes with neither SuccessorOf nor ForgetPin"))
 	}
-	io.adopt = io.Adopt
-	if there && !io.Adopt && !io.ForgetPin && old != log {
+	o.adopt = o.Adopt
+	if there && !o.Adopt && !o.ForgetPin && old != log {
 		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
 			"kaizen-audit record appends to it; %s", toGoOn(path))
 	}
 	if old != "" {
-		if io.successor, err = setAsideOld(old, log, state); err != nil {
-			return nil, fmt.Errorf("init %s: successor of %s: %w", path, io.SuccessorOf, err)
+		if o.successor, err = setAsideOld(old, log, state); err != nil {
+			return nil, fmt.Errorf("init %s: successor of %s: %w", path, o.SuccessorOf, err)
 		}
 	}
-	if io.ForgetPin || old != "" {
+	if o.ForgetPin || old != "" {
 		// Not before the old files are aside: they may be known by the pin only.
 		if err := pin.Forget(state, log); err != nil {
 			return nil, fmt.Errorf("init %s: forget pin: %w", path, err)
 		}
 	}
-	io.ReadOnly, io.MustExist, io.quiet = false, false, true
-	t, err := Open(path, &io.Options)
+	o.ReadOnly, o.MustExist, o.quiet = false, false, true
+	t, err := Open(path, &o.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +114,26 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 func exists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
+}
+
+// formerProfile is what the trail at a path seals, as the first line of its log says,
+// else its trail.json: "" where neither does.
+func formerProfile(log string) (profile string, encrypt bool) {
+	if f, err := os.Open(log); err == nil {
+		defer f.Close()
+		line, err := bufio.NewReader(io.LimitReader(f, maxSmallFile)).ReadBytes('\n')
+		if profile, encrypt, says := saysSealed(bytes.TrimSuffix(line, []byte("\n"))); err == nil && says && slices.Contains(profiles, profile) {
+			return profile, encrypt
+		}
+	}
+	data, err := durable.ReadFile(durable.OS, filepath.Join(trailDir(log), "trail.json"), maxSmallFile)
+	if err != nil {
+		return "", false
+	}
+	if id, _, err := parseIdentity(data); err == nil && slices.Contains(profiles, id.Profile) {
+		return id.Profile, id.Encrypt
+	}
+	return "", false
 }
 
 // successorOf is what entry 0 of a successor says about the trail before.

@@ -215,7 +215,7 @@ func eraseUntilKilled(path string) {
 
 // An eraser is killed again and again. Whoever was said to be erased is, nobody is
 // half so, and no name is in any file.
-func TestErasureKill(t *testing.T) {
+func TestCrashErasureKill(t *testing.T) {
 	path, o := profileTrail(t, "gdpr", Options{Encrypt: true})
 	o.Encrypt = false
 	erased := map[string]bool{}

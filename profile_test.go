@@ -205,3 +205,31 @@ func TestSealingCantBeTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// Who follows a trail that seals seals too, whatever is left of the old one, unless
+// something else is said.
+func TestSuccessorSealsWhatTheOldOneDid(t *testing.T) {
+	for _, lost := range []string{"", "trail.json", "keys"} {
+		path, o := profileTrail(t, "gdpr", Options{Encrypt: true})
+		o.Encrypt = false
+		if lost != "" {
+			if err := os.RemoveAll(filepath.Join(trailDir(path), lost)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Init(path, &InitOptions{Options: *o, SuccessorOf: path}); err != nil {
+			t.Fatal(err)
+		}
+		trail := openWith(t, path, o)
+		if trail.id.Profile != "gdpr" || !trail.Encrypts() {
+			t.Errorf("without %q: %+v", lost, trail.id)
+		}
+		trail.Close()
+		if _, err := Init(path, &InitOptions{Options: *o, SuccessorOf: path, Profile: "plain"}); err != nil {
+			t.Fatal(err)
+		}
+		if trail := openWith(t, path, o); trail.id.Profile != "plain" || trail.Encrypts() {
+			t.Errorf("plain: %+v", trail.id)
+		}
+	}
+}

@@ -26,7 +26,7 @@ change it: with it anybody can check the trail.
 
 --successor-of sets an old trail's files aside (X.<size>.jsonl, X.<size>.trail)
 and begins a new one whose entry 0 commits to the old one's origin, size and
-root. --forget-pin accepts that the path has another trail than was seen there
+root; it seals what the old one did, unless --profile says otherwise. --forget-pin accepts that the path has another trail than was seen there
 before.
 
 --profile is chosen once. gdpr and hipaa seal the fields that hold a person's data,
@@ -59,7 +59,9 @@ may be run again.`,
 			if strings.ContainsFunc(origin, unicode.IsSpace) || strings.Contains(origin, "+") {
 				return usagef("--origin: must be a name without spaces and plus signs, such as audit.example.org/agents")
 			}
-			opts.Profile = profile.value
+			if cmd.Flags().Changed("profile") {
+				opts.Profile = profile.value
+			}
 			opts.Options = a.settings.options()
 			opts.Origin, opts.Encrypt = origin, encrypt
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
