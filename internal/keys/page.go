@@ -320,13 +320,8 @@ func (s *Store) page(n int) (*page, error) {
 	if p := s.pages.get(n); p != nil {
 		return p, nil
 	}
-	at := s.table.Pages[n]
-	key, err := seal.Unwrap(s.origin, "page", at.name(), s.epoch, at.Data)
-	if err != nil || len(key) != seal.KeySize {
-		return nil, fmt.Errorf("page %s of subjects: %w", at.name(), errors.Join(ErrDamaged, err))
-	}
-	p := &page{pageFile: at, key: key, records: map[string]*subject{}}
-	if err := s.readOn(p); err != nil {
+	p, err := s.load(n)
+	if err != nil {
 		return nil, err
 	}
 	if s.ids != nil && n >= len(s.table.Pages)-recentPages {
@@ -338,6 +333,17 @@ func (s *Store) page(n int) (*page, error) {
 	}
 	s.hold(n, p)
 	return p, nil
+}
+
+// load reads page n and does not keep it.
+func (s *Store) load(n int) (*page, error) {
+	at := s.table.Pages[n]
+	key, err := seal.Unwrap(s.origin, "page", at.name(), s.epoch, at.Data)
+	if err != nil || len(key) != seal.KeySize {
+		return nil, fmt.Errorf("page %s of subjects: %w", at.name(), errors.Join(ErrDamaged, err))
+	}
+	p := &page{pageFile: at, key: key, records: map[string]*subject{}}
+	return p, s.readOn(p)
 }
 
 // readOn reads what a page's file has beyond what was read of it. Its writer may
@@ -499,32 +505,47 @@ type Known struct {
 }
 
 // Find gives all handles of the subjects for which is is true, in the order of
-// handles. It reads every page.
+// handles. It reads every page, and lets others in between two of them.
 func (s *Store) Find(is func(Kind, string) bool) ([]Known, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.readOnly {
-		if _, err := s.refresh(context.Background()); err != nil {
-			return nil, err
-		}
+	if err := s.Refresh(context.Background()); err != nil {
+		return nil, err
 	}
 	var found []Known
-	for n := range s.table.Pages {
-		p, err := s.page(n)
-		if err != nil {
+	for n, more := 0, true; more; n++ {
+		var err error
+		if more, err = s.findIn(n, func(k Known) {
+			if is(k.Kind, k.ID) {
+				found = append(found, k)
+			}
+		}); err != nil {
 			return nil, err
-		}
-		for h, sub := range p.records {
-			if err := s.unwrapSubject(p, h, sub); err != nil {
-				return nil, err // it may be this one
-			}
-			if is(sub.kind, sub.id) {
-				found = append(found, Known{h, sub.kind, sub.id})
-			}
 		}
 	}
 	slices.SortFunc(found, func(a, b Known) int { return strings.Compare(a.Handle, b.Handle) })
 	return found, nil
+}
+
+// findIn shows the subjects of page n, if there is one. A page that is not held is
+// not kept: those that are written to are more use.
+func (s *Store) findIn(n int, show func(Known)) (more bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n >= len(s.table.Pages) {
+		return false, nil
+	}
+	p := s.pages.pages[n]
+	if p == nil {
+		if p, err = s.load(n); err != nil {
+			return false, err
+		}
+	}
+	for h, sub := range p.records {
+		if err := s.unwrapSubject(p, h, sub); err != nil {
+			return false, err // it may be this one
+		}
+		show(Known{h, sub.kind, sub.id})
+	}
+	return true, nil
 }
 
 // Who is the subject with a handle. The error is ErrNoSubject where there is none.
