@@ -204,6 +204,9 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	if err := t.mayPutCertificate(o.Certificate); err != nil {
 		return nil, err
 	}
+	if t.keys.sign.Load().lifecycle == nil { // before anything begins
+		return nil, errNoLifecycleKey
+	}
 	salt := make([]byte, seal.CommitmentSalt)
 	_, _ = rand.Read(salt) // never fails
 	begun := keys.Erasing{

@@ -512,3 +512,35 @@ func TestErasureAndHoldsOfSeveralSubjects(t *testing.T) {
 		verifyIntact(t, path, o)
 	}
 }
+
+// A lifecycle key that is kept elsewhere is needed, and signs.
+func TestEraseNeedsTheLifecycleKey(t *testing.T) {
+	ctx := context.Background()
+	file := filepath.Join(t.TempDir(), "lifecycle.key")
+	path, o := profileTrail(t, "gdpr", Options{LifecycleKeyFile: file})
+	without := *o
+	without.LifecycleKeyFile = ""
+	trail := openWith(t, path, &without)
+	mustRecord(t, trail, personalEvent("mia", "t"))
+	if _, err := trail.EraseUser(ctx, "mia", &EraseOptions{Reason: "x"}); !errors.Is(err, errNoLifecycleKey) {
+		t.Error(err)
+	}
+	if _, some, err := trail.enc.Load().store.Pending(); some || err != nil {
+		t.Errorf("it has begun: %v", err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	trail = openWith(t, path, o)
+	e, err := trail.EraseUser(ctx, "mia", &EraseOptions{Reason: "x"})
+	if err != nil || found(t, trail, Query{})[0].Inputs.Text("sealed") != "erased" {
+		t.Fatal(err)
+	}
+	if _, err := CheckCertificate(e.Certificate, "mia", trail.VKey(), ""); err == nil {
+		t.Error("the signing key has signed it")
+	}
+	if _, err := CheckCertificate(e.Certificate, "mia", trail.VKey(), trail.ids().LifecycleVKey); err != nil {
+		t.Error(err)
+	}
+	verifyIntact(t, path, o)
+}

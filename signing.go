@@ -38,11 +38,14 @@ func (s *signers) sign(line []byte, permits bool) ([]byte, error) {
 	by := s.current
 	if permits {
 		if by = s.lifecycle; by == nil {
-			return nil, advice.For(errors.New("the trail's lifecycle key is not at hand"), "name its file with --lifecycle-key (Options.LifecycleKeyFile)")
+			return nil, errNoLifecycleKey
 		}
 	}
 	return by.Sign(line)
 }
+
+// errNoLifecycleKey: what somebody permits can't be signed here.
+var errNoLifecycleKey = advice.For(errors.New("the trail's lifecycle key is not at hand"), "name its file with --lifecycle-key (Options.LifecycleKeyFile)")
 
 // permits tells whether an entry is somebody's permission, which the lifecycle key
 // signs, and not what the writer attests.
