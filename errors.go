@@ -6,6 +6,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
 
 // GapError names entries that a reading could not give: they are missing, or
@@ -65,6 +66,10 @@ var (
 	// ErrInClear: what should be disclosed alone is not sealed in the entry; it
 	// goes out with the whole line.
 	ErrInClear = sealed.ErrInClear
+	// ErrForked: an anchor knows another history of the trail, or more of it: the
+	// trail was rolled back, or is a copy while another one goes on. Nothing is
+	// recorded.
+	ErrForked = witness.ErrForked
 	// ErrNotBuilt: an option that this version does not have yet.
 	ErrNotBuilt = errors.New("not in this version")
 )

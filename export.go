@@ -104,5 +104,8 @@ func (t *Trail) anchoredTo() int64 {
 			to = max(to, s.sent.Load())
 		}
 	}
+	for _, a := range t.anchorInfos(0) {
+		to = max(to, a.Size)
+	}
 	return to
 }

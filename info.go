@@ -49,6 +49,8 @@ type Info struct {
 	// AnchoredTo is the size of the last checkpoint that this process saw
 	// arrive outside; -1 if it knows of none.
 	AnchoredTo int64 `json:"anchored_to"`
+	// Anchors are those of Options.Anchors, with what each has vouched for.
+	Anchors []AnchorInfo `json:"anchors,omitempty"`
 	// RetentionDays is how long entries are to be kept, AccessControl whether
 	// reading needs a role.
 	RetentionDays int `json:"retention_days"`
@@ -132,6 +134,7 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	if err == nil {
 		i.Covered, i.Root = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
 	}
+	i.Anchors = t.anchorInfos(i.Covered)
 	t.keyExposure(i)
 	if err := t.howProtected(i); err != nil {
 		return nil, fmt.Errorf("info %s: %w", t.path, err)

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -76,6 +75,10 @@ type Options struct {
 	// second: a file's path (appended), "exec:COMMAND" (on standard input) or
 	// "syslog:".
 	CheckpointTo []string
+	// Anchors are parties outside that vouch for checkpoints, in the background. At
+	// an opening to write the latest that they have vouched for is compared first:
+	// ErrForked where the trail does not extend it.
+	Anchors []Anchor
 	// Group is a group, by name or number, that may read the trail's lines,
 	// for a log shipper: lines have mode 0640, the directories that lead to
 	// them 0750; everything else, the keys first, stays its owner's. It is
@@ -111,9 +114,6 @@ type Options struct {
 	// beside the trail. nil means that of AUDIT_LOG_ENCRYPTION_KEY, else that of
 	// KeyFile.
 	KEK kms.KEK
-	// OpenKEK gives the KEK where it is needed, of a key service say; it counts where
-	// KEK is nil, and then the environment and KeyFile do not.
-	OpenKEK func(context.Context) (kms.KEK, error)
 	// KeyFile is the file with the KEK (0600; 32 bytes as base64, base64url or hex).
 	// Where a trail is made and the file is not there, it is made. Set, the
 	// environment does not count; empty means kek/ORIGIN.key below StateDir.
@@ -230,6 +230,9 @@ func (o *Options) withDefaults() (Options, error) {
 		if _, err := witness.ParseSink(to); err != nil {
 			return out, optionError("CheckpointTo", "%w", err)
 		}
+	}
+	if _, err := makeAnchors(out.Anchors); err != nil {
+		return out, err
 	}
 	if out.fs == nil {
 		out.fs = durable.OS

@@ -233,7 +233,7 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 // writer for a moment, through its holder, or in the spool.
 func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 	w := t.opts
-	w.ReadOnly, w.MustExist, w.quiet, w.CheckpointTo = false, true, true, nil
+	w.ReadOnly, w.MustExist, w.quiet, w.CheckpointTo, w.Anchors = false, true, true, nil, nil
 	writer, err := open(t.path, w)
 	if err == nil {
 		if r := writer.remote.Load(); r != nil {

@@ -326,6 +326,9 @@ func (t *Trail) load(clean, fresh bool) error {
 		}
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	if err := t.compareAnchors(c, store); err != nil {
+		return err
+	}
 	if t.keys.next != nil {
 		if err := t.resumeRotation(t.keys.next, c.Signed, c.Size); err != nil {
 			return fmt.Errorf("resume rotation of the signing key: %w", err)
@@ -398,7 +401,10 @@ func (t *Trail) load(clean, fresh bool) error {
 		if err != nil {
 			return err
 		}
-		t.signer.addSink(sink, t.sinkLost)
+		t.signer.addSink(sink, sinkInterval, t.sinkLost)
+	}
+	for _, a := range t.anchors {
+		t.signer.addSink(&anchorSink{t: t, a: a}, a.Every, t.sinkLost)
 	}
 	t.signer.start(found.builder, found.tail)
 	if err := t.begin(c, &found, recovery, fresh); err != nil {

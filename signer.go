@@ -372,13 +372,14 @@ type sinkState struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	lost    func(name string, err error)
-	sent    atomic.Int64 // size of the last checkpoint that arrived
-	err     error
+	sent    atomic.Int64          // size of the last checkpoint that arrived
+	problem atomic.Pointer[error] // of the last attempt
+	every   time.Duration         // between two of them
 }
 
-func (s *signer) addSink(sink witness.Sink, lost func(string, error)) {
+func (s *signer) addSink(sink witness.Sink, every time.Duration, lost func(string, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &sinkState{sink: sink, next: make(chan tree.Checkpoint, 1), closing: make(chan struct{}), done: make(chan struct{}), ctx: ctx, cancel: cancel, lost: lost}
+	k := &sinkState{sink: sink, every: every, next: make(chan tree.Checkpoint, 1), closing: make(chan struct{}), done: make(chan struct{}), ctx: ctx, cancel: cancel, lost: lost}
 	k.sent.Store(-1)
 	s.sinks = append(s.sinks, k)
 	go k.run()
@@ -401,16 +402,17 @@ func (k *sinkState) offer(c tree.Checkpoint) {
 func (k *sinkState) run() {
 	defer close(k.done)
 	for c := range k.next {
-		err := k.sink.Send(k.ctx, c.Signed)
-		if err != nil {
-			k.err = err
+		switch err := k.sink.Send(k.ctx, c.Signed); {
+		case errors.Is(err, witness.ErrNotDue):
+		case err != nil:
+			k.problem.Store(&err)
 			k.lost(k.sink.Name(), err)
-		} else {
-			k.err = nil
+		default:
+			k.problem.Store(nil)
 			k.sent.Store(c.Size)
 		}
 		select {
-		case <-time.After(sinkInterval):
+		case <-time.After(k.every):
 		case <-k.closing:
 		}
 	}
@@ -426,8 +428,8 @@ func (k *sinkState) close() error {
 	defer grace.Stop()
 	<-k.done // the wait between two checkpoints is cut short, a Send is not
 	k.cancel()
-	if k.err != nil {
-		return fmt.Errorf("checkpoint sink %s: %w", k.sink.Name(), k.err)
+	if err := k.problem.Load(); err != nil {
+		return fmt.Errorf("checkpoint sink %s: %w", k.sink.Name(), *err)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -35,6 +36,7 @@ type Trail struct {
 	idMu     sync.RWMutex
 	id       trailID // its keys under idMu, once the trail is open; see ids
 	known    bool    // id was compared with the pin
+	anchors  []*witness.Anchor
 	clock    *clock
 	pin      string // what happened to the pin, for Info
 	warnings warnings
@@ -188,6 +190,10 @@ func open(path string, o Options) (*Trail, error) {
 	}
 	t := &Trail{opts: o, path: log, dir: dir, closed: make(chan struct{})}
 	t.clock = newClock(o.now)
+	var err error
+	if t.anchors, err = makeAnchors(o.Anchors); err != nil {
+		return nil, err
+	}
 	if o.ReadOnly {
 		return t, t.openReader()
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
+	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
 
 // VerifyOptions are the settings of Verify.
@@ -23,6 +25,12 @@ type VerifyOptions struct {
 	// another trail's (ErrOtherTrail), says nothing of the trail: there is no
 	// report then.
 	Checkpoint []byte
+	// Anchors are those of Options.Anchors. What is kept of them, beside the trail and
+	// below StateDir, must be prefixes of it; and so must what the witnesses have seen,
+	// which are asked. One that does not answer is told to Warn.
+	Anchors []Anchor
+	// Warn is told what went wrong without failing the call; nil for nobody.
+	Warn func(error)
 	// RequireAnchor makes a trail that is consistent with itself only
 	// damaged.
 	RequireAnchor bool
@@ -42,6 +50,9 @@ func (t *Trail) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport,
 	}
 	if o.StateDir == "" {
 		o.StateDir = t.opts.StateDir
+	}
+	if o.Anchors == nil {
+		o.Anchors = t.opts.Anchors
 	}
 	return VerifyPath(ctx, t.path, &o)
 }
@@ -73,7 +84,52 @@ func VerifyPath(ctx context.Context, path string, opts *VerifyOptions) (*VerifyR
 			return nil, fmt.Errorf("verify %s: %w", path, err)
 		}
 	}
+	if err := o.outside(ctx, dir, pins, &v); err != nil {
+		return nil, fmt.Errorf("verify %s: %w", path, err)
+	}
 	return verify.Verify(ctx, v)
+}
+
+// outside gathers what the anchors have vouched for.
+func (o *VerifyOptions) outside(ctx context.Context, dir, stateDir string, v *verify.Options) error {
+	anchors, err := makeAnchors(o.Anchors)
+	if err != nil || len(anchors) == 0 {
+		return err
+	}
+	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, "trail.json"), maxSmallFile)
+	if err != nil {
+		return nil // for verify to say
+	}
+	id, _, err := parseIdentity(data)
+	if err != nil {
+		return nil
+	}
+	add := func(a *witness.Anchor, st witness.Statement) {
+		v.Outside = append(v.Outside, verify.Outside{Kind: a.Kind(), Name: a.Name(), Time: st.Time, Checkpoint: st.Checkpoint})
+	}
+	for _, a := range anchors {
+		for _, s := range anchorStores(dir, stateDir, id.Origin) {
+			st, _, ok, err := s.Latest(a)
+			switch {
+			case errors.Is(err, witness.ErrKept):
+				v.Broken = append(v.Broken, err.Error())
+			case err != nil:
+				return err
+			case ok:
+				add(a, st)
+			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, openWait)
+		st, ok, err := a.Latest(ctx, id.Origin)
+		cancel()
+		if ok {
+			add(a, st)
+		}
+		if err != nil && o.Warn != nil {
+			o.Warn(fmt.Errorf("anchor: %w", err))
+		}
+	}
+	return nil
 }
 
 // someTrail wants a file of lines or a trail's directory.

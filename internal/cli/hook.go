@@ -131,6 +131,7 @@ func (a *app) recordHook(ctx context.Context, cmd *cobra.Command, now time.Time)
 	h := claudecode.Parse(text)
 	capture := func(ev entry.Event) error {
 		opts := a.settings.options()
+		opts.Anchors = nil // nobody outside is asked while an agent waits
 		opts.Command, opts.StateDir = cmd.CommandPath(), a.stateDir
 		return audit.Capture(ctx, a.settings.log, &opts, ev)
 	}

@@ -54,6 +54,13 @@ what is there was changed only verify tells.`,
 			if i.AnchoredTo >= 0 {
 				anchored = plural(i.AnchoredTo, "entry", "entries")
 			}
+			for _, o := range i.Anchors {
+				said := "nothing yet"
+				if o.Size >= 0 {
+					said = fmt.Sprintf("%s, %s, %d behind", plural(o.Size, "entry", "entries"), o.Time.UTC().Format(time.RFC3339), o.Lag)
+				}
+				anchored += fmt.Sprintf("; %s %s: %s", o.Kind, o.Name, said)
+			}
 			holder := i.Holder
 			if holder == "" {
 				holder = "nobody"

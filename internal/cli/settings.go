@@ -18,7 +18,6 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
-	"github.com/kaizen-audit/kaizen-audit/kms"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -37,12 +36,10 @@ type settings struct {
 	appendOnly   *choice
 	anyFS        bool
 	keyFile      string
-	keyURL       string
-	openKEK      func(context.Context) (kms.KEK, error) // of keyURL; nil where there is none
-	services     []KeyService
 	lifecycleKey string
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
+	anchors      []audit.Anchor // of the file
 }
 
 func newSettings() settings {
@@ -61,7 +58,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "lifecycle-key"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -72,8 +69,7 @@ func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
 	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
-	f.StringVar(&s.keyURL, "key-url", "", "the URL of the key of an encrypted trail, in a key service (hashivault://HOST/KEY; more in kaizen-audit-kms)")
-	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail and policy)")
+	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy and anchors)")
 }
 
 // addWriter adds what matters only to commands that write.
@@ -108,8 +104,8 @@ func (s *settings) options() audit.Options {
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
-		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
-		Policy: s.policy,
+		KeyFile: s.keyFile, LifecycleKeyFile: s.lifecycleKey,
+		Policy: s.policy, Anchors: s.anchors,
 	}
 }
 
@@ -145,14 +141,14 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 		return usagef("--log is empty")
 	}
 	if s.config == "" {
-		return s.findKEK()
+		return nil
 	}
 	scan, err := readConfig(ctx, s.config)
 	if err != nil {
 		return err
 	}
 	values := scan.values
-	s.policy, s.policyPlaces = scan.policy, scan.places
+	s.policy, s.policyPlaces, s.anchors = scan.policy, scan.places, scan.anchors
 	if wrong := checkValues(values); len(wrong) > 0 {
 		return configError("config %s: %w", s.config, wrong[0])
 	}
@@ -163,19 +159,7 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 			}
 		}
 	}
-	return s.findKEK()
-}
-
-// findKEK finds who opens the key of --key-url.
-func (s *settings) findKEK() (err error) {
-	switch {
-	case s.keyURL == "":
-	case s.keyFile != "":
-		return usagef("--key-url and --key-file: the key is in one place")
-	default:
-		s.openKEK, err = s.keyService(s.keyURL)
-	}
-	return err
+	return nil
 }
 
 // listItems splits the environment's text for a repeatable flag by lines;
@@ -322,10 +306,11 @@ func syntaxProblem(err error) configProblem {
 
 // configScan goes through a configuration file.
 type configScan struct {
-	values []configValue
-	policy *policy.Policy // nil where the file says nothing of one
-	places *policyScan
-	wrong  []configProblem
+	values  []configValue
+	policy  *policy.Policy // nil where the file says nothing of one
+	places  *policyScan
+	anchors []audit.Anchor
+	wrong   []configProblem
 }
 
 func (s *configScan) fail(at *yaml.Node, format string, args ...any) {
@@ -336,8 +321,10 @@ func (s *configScan) section(key string, at, section *yaml.Node) {
 	switch {
 	case key == "policy":
 		s.readPolicy(at, section)
+	case key == "anchors":
+		s.readAnchors(section)
 	case key != "trail":
-		s.fail(at, "unknown section %q; there are trail and policy", key)
+		s.fail(at, "unknown section %q; there are trail, policy and anchors", key)
 	case section.Tag != "!!null":
 		s.members(section, s.setting)
 	}

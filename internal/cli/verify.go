@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,6 +50,7 @@ fails where there is neither.`,
 			}
 			bar := newProgress(a.stderr, "verify")
 			opts.Progress, opts.StateDir = bar.bytes, a.stateDir
+			opts.Anchors, opts.Warn = a.settings.anchors, a.warn
 			r, err := audit.VerifyPath(cmd.Context(), a.settings.log, &opts)
 			bar.done()
 			switch {
@@ -88,6 +90,8 @@ var anchors = map[string]string{
 	verify.AnchorNone:       "none: the key came from the trail itself, which is consistent with itself only",
 	verify.AnchorPinned:     "pinned: the key was seen here before, or given",
 	verify.AnchorCheckpoint: "checkpoint: an older one, kept elsewhere, is a prefix of it",
+	verify.AnchorWitness:    "witness: what it has cosigned is a prefix of it",
+	verify.AnchorTimestamp:  "timestamp: what an authority has put its time to is a prefix of it",
 }
 
 func (a *app) showVerified(r *audit.VerifyReport, format string) error {
@@ -139,6 +143,9 @@ func verified(r *audit.VerifyReport) [][2]string {
 	}
 	add("Root", "%s", r.Root)
 	add("Anchor", "%s", anchors[r.Anchor])
+	for _, o := range r.Anchors {
+		add("Anchored", "%s by %s %s, %s", plural(o.Size, "entry", "entries"), o.Kind, o.Name, o.Time.UTC().Format(time.RFC3339))
+	}
 	if r.Uncovered > 0 {
 		add("Uncovered", "%s past the checkpoint", plural(r.Uncovered, "line", "lines"))
 	}

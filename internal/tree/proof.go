@@ -59,28 +59,48 @@ func (s *Store) Inclusion(c Checkpoint, index int64) ([]byte, error) {
 
 // Consistency gives the proof that the tree of a checkpoint extends that of an
 // older one, in the form of a request to a witness (c2sp.org/tlog-witness,
-// add-checkpoint): "old N", the hashes, an empty line, the newer checkpoint.
+// add-checkpoint).
 func (s *Store) Consistency(old, c Checkpoint) ([]byte, error) {
-	if old.Size > c.Size {
-		return nil, fmt.Errorf("prove consistency: the old checkpoint's size %d is beyond the latest, %d", old.Size, c.Size)
+	out, p, err := s.extends(old.Size, c)
+	if err != nil {
+		return nil, err
 	}
-	var p tlog.TreeProof
-	if old.Size > 0 && old.Size < c.Size {
-		var err error
-		if p, err = tlog.ProveTree(c.Size, old.Size, s.hashes(c)); err != nil {
-			return nil, fmt.Errorf("prove consistency: %w", err)
-		}
-	}
-	out := append([]byte("old "), strconv.FormatInt(old.Size, 10)...)
-	out = append(out, '\n')
-	out = appendHashes(out, p)
-	out = append(append(out, '\n'), c.Signed...)
 	// Never hand out what does not hold: the old checkpoint may be from
 	// another history.
 	if _, err := checkConsistency(p, old, c); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// WitnessRequest is Consistency from a size whose root is the witness's to know.
+func (s *Store) WitnessRequest(old int64, c Checkpoint) ([]byte, error) {
+	out, _, err := s.extends(old, c)
+	return out, err
+}
+
+func (s *Store) extends(old int64, c Checkpoint) ([]byte, tlog.TreeProof, error) {
+	if old > c.Size {
+		return nil, nil, fmt.Errorf("prove consistency: the old checkpoint's size %d is beyond the latest, %d", old, c.Size)
+	}
+	var p tlog.TreeProof
+	if old > 0 && old < c.Size {
+		var err error
+		if p, err = tlog.ProveTree(c.Size, old, s.hashes(c)); err != nil {
+			return nil, nil, fmt.Errorf("prove consistency: %w", err)
+		}
+	}
+	out := append([]byte("old "), strconv.FormatInt(old, 10)...)
+	out = append(out, '\n')
+	out = appendHashes(out, p)
+	return append(append(out, '\n'), c.Signed...), p, nil
+}
+
+// ParseWitnessRequest gives the old size and the signed checkpoint of a request to a
+// witness, whose proof CheckConsistency checks.
+func ParseWitnessRequest(request []byte) (old int64, signed []byte, err error) {
+	old, _, signed, err = proofParts(request, "old")
+	return old, signed, err
 }
 
 func appendHashes(dst []byte, hashes []tlog.Hash) []byte {

@@ -142,11 +142,16 @@ type head struct {
 	size int64
 	root hash
 	file string // below the trail's directory; "" for one from outside
+	kind string // the anchor that one from outside is
+	from string // who vouched for it
 }
 
 // name is what reports call it.
 func (h head) name() string {
-	if h.file == "" {
+	switch {
+	case h.from != "":
+		return "the checkpoint that " + h.from + " has vouched for"
+	case h.file == "":
 		return "the checkpoint that was given"
 	}
 	return h.file

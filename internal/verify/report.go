@@ -1,5 +1,7 @@
 package verify
 
+import "time"
+
 // Status of a trail.
 const (
 	Intact     = "intact"
@@ -12,7 +14,11 @@ const (
 	AnchorNone       = "none"       // the key came from the trail: consistent with itself only
 	AnchorPinned     = "pinned"     // the key was seen before, or given
 	AnchorCheckpoint = "checkpoint" // an older checkpoint from outside is a prefix
+	AnchorWitness    = "witness"    // likewise one that a witness has cosigned
+	AnchorTimestamp  = "timestamp"  // likewise one that an authority has put a time to
 )
+
+var anchorOrder = []string{AnchorNone, AnchorPinned, AnchorCheckpoint, AnchorWitness, AnchorTimestamp}
 
 // Artefacts that can be bad.
 const (
@@ -22,6 +28,7 @@ const (
 	Checkpoint = "checkpoint"
 	Segment    = "segment"
 	TrailJSON  = "trail.json"
+	AnchorFile = "anchor" // what is kept of an anchor
 )
 
 // Problems.
@@ -53,6 +60,9 @@ type Report struct {
 	Size   int64  `json:"size"`
 	Root   string `json:"root"`
 	Anchor string `json:"anchor"`
+	// Anchors are the outside parties that have vouched for a prefix, each with the
+	// size and the time of it.
+	Anchors []Anchored `json:"anchors,omitempty"`
 	// Finding is the first damage. Its members stand in the report itself.
 	Finding
 	// Ranges are the parts of the trail and their state, ascending.
@@ -65,6 +75,14 @@ type Report struct {
 	Also []Finding `json:"also,omitempty"`
 	// Unproven is what this verification can't prove, in words.
 	Unproven []string `json:"unproven"`
+}
+
+// Anchored is what an outside party has vouched for.
+type Anchored struct {
+	Kind string    `json:"kind"` // witness, timestamp
+	Name string    `json:"name"`
+	Size int64     `json:"size"`
+	Time time.Time `json:"time"`
 }
 
 // Finding is one damage.

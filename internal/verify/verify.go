@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -31,6 +32,11 @@ type Options struct {
 	// each other, as a file has to which they are sent; nil for none. What is empty is an error, not none. Of several those of other
 	// trails are passed over.
 	Checkpoint []byte
+	// Outside are checkpoints that somebody outside vouched for; that they did was
+	// checked by who gives them.
+	Outside []Outside
+	// Broken says what was found of anchors that prove nothing, which is damage.
+	Broken []string
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
 	// Workers is how many goroutines hash; 0 means GOMAXPROCS.
@@ -39,6 +45,14 @@ type Options struct {
 	// goroutine. The total is an estimate until the end where lines are
 	// compressed and the manifest does not name their length.
 	Progress func(done, total int64)
+}
+
+// Outside is a checkpoint that somebody outside vouched for.
+type Outside struct {
+	Kind       string // AnchorWitness, AnchorTimestamp
+	Name       string
+	Time       time.Time
+	Checkpoint []byte // signed
 }
 
 // tries is how often a trail that is changing is looked at before it is
@@ -159,7 +173,11 @@ func (v *verification) check(ctx context.Context) error {
 	}
 	v.r.Uncovered, v.r.Torn = max(s.lines-v.r.Size, 0), s.torn
 	if len(v.given) > 0 && !slices.ContainsFunc(v.given, func(h head) bool { return !s.holds(h) }) {
-		v.r.Anchor = AnchorCheckpoint
+		for _, h := range v.given {
+			if slices.Index(anchorOrder, h.kind) > slices.Index(anchorOrder, v.r.Anchor) {
+				v.r.Anchor = h.kind
+			}
+		}
 	}
 	return v.judge(ctx, cpu, s, list)
 }
@@ -252,6 +270,7 @@ func (v *verification) readHeads() error {
 			return err
 		}
 	}
+	v.readOutside()
 	slices.SortStableFunc(v.heads, func(a, b head) int { return cmp.Compare(a.size, b.size) })
 	if v.latest != nil {
 		if n := len(v.heads); n > 0 && v.heads[n-1].size > v.latest.size {
@@ -264,6 +283,27 @@ func (v *verification) readHeads() error {
 		v.heads = slices.Insert(v.heads, i, *v.latest)
 	}
 	return nil
+}
+
+// readOutside reads what was vouched for outside. It is the trail's, or the trail is
+// not the one that was seen there.
+func (v *verification) readOutside() {
+	for _, broken := range v.opts.Broken {
+		v.find(AnchorFile, "", BadSignature, broken)
+	}
+	for _, o := range v.opts.Outside {
+		h, err := parseCheckpoint(o.Checkpoint, v.keys)
+		if err != nil {
+			v.find(AnchorFile, "", problemOf(err), fmt.Sprintf("the checkpoint that %s %s has vouched for is not signed by the trail's key: the trail may have been made anew", o.Kind, o.Name))
+			continue
+		}
+		h.kind, h.from = o.Kind, o.Kind+" "+o.Name
+		v.given = append(v.given, h)
+		v.heads = append(v.heads, h)
+		if said := (Anchored{Kind: o.Kind, Name: o.Name, Size: h.size, Time: o.Time}); !slices.Contains(v.r.Anchors, said) {
+			v.r.Anchors = append(v.r.Anchors, said) // it is kept in several places
+		}
+	}
 }
 
 // What is wrong with Options.Checkpoint when that says nothing of the trail.
@@ -311,6 +351,7 @@ func (v *verification) readGivenOne(signed []byte) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNoCheckpoint, err)
 	default:
+		h.kind = AnchorCheckpoint
 		v.given = append(v.given, h)
 		v.heads = append(v.heads, h)
 	}
@@ -353,6 +394,10 @@ func (v *verification) say() {
 		r.Unproven = append(r.Unproven, "that nobody with the signing key wrote the trail anew, or cut off its newest entries: give an older checkpoint from outside (--checkpoint)")
 	case AnchorCheckpoint:
 		r.Unproven = append(r.Unproven, "what came after the checkpoint that was given, against somebody with the signing key")
+	case AnchorWitness:
+		r.Unproven = append(r.Unproven, "what came after what the witness has seen, against somebody with the signing key")
+	case AnchorTimestamp:
+		r.Unproven = append(r.Unproven, "what came after the timestamp, against somebody with the signing key")
 	}
 	if r.Uncovered > 0 {
 		r.Unproven = append(r.Unproven, fmt.Sprintf("the newest %d lines: no checkpoint covers them yet", r.Uncovered))
@@ -404,7 +449,7 @@ func (v *verification) judge(ctx context.Context, cpu slots, s scanned, list []s
 		v.r.addRange(good, h.size-good, stateBad)
 	}
 	v.findings = append(v.findings, s.faults...)
-	if v.opts.RequireAnchor && v.r.Anchor != AnchorCheckpoint {
+	if v.opts.RequireAnchor && (v.r.Anchor == AnchorNone || v.r.Anchor == AnchorPinned) {
 		v.find(Checkpoint, "", NoAnchor, "nothing from outside was given to hold the trail against (--require-anchor): its anchor is "+v.r.Anchor)
 	}
 	return nil

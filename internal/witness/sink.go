@@ -1,6 +1,3 @@
-// Package witness puts proof where the writer can't reach it. So far it has
-// sinks: places outside the trail's directory to which every new checkpoint
-// is sent.
 package witness
 
 import (
