@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
-	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -393,15 +392,6 @@ func TestFewerRanges(t *testing.T) {
 	}
 	if one := fewer(all[:5]); len(one) != 5 {
 		t.Errorf("%v", one)
-	}
-}
-
-func TestCommitmentsAreThoseOfTheVectors(t *testing.T) {
-	if a, b := seal.Commitment(make([]byte, 32), "mia"), seal.Commitment(make([]byte, 32), "mib"); a == b || len(a) != 64 {
-		t.Error(a, b)
-	}
-	if f := seal.Fingerprint(make([]byte, 32)); len(f) != 32 {
-		t.Error(f)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 )
 
 var signers = map[string]string{
@@ -123,6 +125,25 @@ func TestLifecycleVectorsAreWhatTheProgramMakes(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("testdata/vectors/lifecycle.json is not what the program makes: go generate ./internal/seal")
 	}
+}
+
+// The library makes the fingerprint and the commitment that stand in the vectors.
+func TestLibraryMakesWhatAnErasureNames(t *testing.T) {
+	for _, l := range stored(t).Lines {
+		if l.Name != "erasure" {
+			continue
+		}
+		for _, want := range []string{
+			`"commitment":"` + seal.Commitment(fixed(32, "salt of the certificate"), "mia_li_3668") + `"`,
+			`"keys":["` + seal.Fingerprint(newSubject("person A").Key) + `"]`,
+		} {
+			if !strings.Contains(l.Line, want) {
+				t.Errorf("it has no %s", want)
+			}
+		}
+		return
+	}
+	t.Error("there is no such line")
 }
 
 // What the document shows is what was signed.
