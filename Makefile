@@ -93,7 +93,7 @@ vuln:
 # The modules whose tests run without the race detector: an SDK would be compiled
 # once more for it, which takes minutes. What is ours in them stands on hook and
 # adapter/llmhttp, whose tests run with it.
-HEAVY := ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent
+HEAVY := ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent ./cmd/kaizen-audit-kms ./kms/cloud
 
 race:
 	$(call each-module,$(GO) test $$([[ " $(HEAVY) " == *" $$m "* ]] || echo -race) -timeout 15m ./...)

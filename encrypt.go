@@ -70,8 +70,15 @@ func (t *Trail) seals() bool {
 // the key file's. Where a trail is made, a key file that is missing is made too,
 // and told.
 func (o *Options) kek(stateDir, origin string, create bool) (kms.KEK, error) {
-	if o.KEK != nil {
+	switch {
+	case o.KEK != nil:
 		return o.KEK, nil
+	case o.OpenKEK != nil:
+		k, err := o.OpenKEK(context.Background())
+		if err != nil {
+			return nil, fmt.Errorf("%w: key service: %w", ErrNoKey, err)
+		}
+		return k, nil
 	}
 	if o.KeyFile == "" {
 		k, err := kms.FromEnvironment()
@@ -186,6 +193,9 @@ func (t *Trail) keptClear(eventType, agent, action string, metadata Object) seal
 func (t *Trail) erasure() string {
 	if !t.mustSeal() {
 		return "not possible: profile " + t.id.Profile + " keeps what it records in clear"
+	}
+	if enc := t.enc.Load(); enc != nil && enc.store != nil && enc.store.Final() {
+		return "of every copy, made before it or after: each epoch has its own key in the key service, where it is destroyed"
 	}
 	return "of every copy made after it; who has the key and a copy of keys/ from before still reads that copy"
 }

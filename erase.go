@@ -193,7 +193,7 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	}
 	switch {
 	case len(plan.targets) == 0 && plan.out.Kept.Entries == 0:
-		return nil, fmt.Errorf("%w: no entry is about this user", ErrNotFound)
+		return nil, errors.Join(fmt.Errorf("%w: no entry is about this user", ErrNotFound), t.noteErase(ctx, "erase_refused", user))
 	case o.DryRun:
 		return &plan.out, t.noteErase(ctx, "erase_dry_run", user)
 	case len(plan.targets) == 0:

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -179,12 +180,10 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 				return nil
 			}
 			p.next = index + 1
-			line, fields, err := opener.Fields(stored)
-			if err != nil {
-				// A line that does not open has nothing that a key of a subject opens.
-				return nil
+			// A line that does not open has nothing that a key of a subject opens.
+			if line, err := opener.Whole(stored); err == nil && p.concerns(line) {
+				p.see(t, index, line, opener.Fields(line))
 			}
-			p.see(t, index, line, fields)
 			return nil
 		})
 		if err != nil {
@@ -215,6 +214,20 @@ func (p *erasurePlan) look(ctx context.Context, t *Trail) error {
 
 // lookBytes is how many bytes of lines lie between two calls of Options.Progress.
 const lookBytes = 4 << 20
+
+// concerns is a first look at a line: whether it may have a field under one of the
+// keys, or a user in clear.
+func (p *erasurePlan) concerns(line []byte) bool {
+	const user = `"user_id":"`
+	if at := bytes.Index(line, []byte(user)); at >= 0 && !bytes.HasPrefix(line[at+len(user):], []byte("sealed:")) {
+		return true
+	}
+	return sealed.MayNeed(line, func(handle string) bool {
+		_, target := p.targets[handle]
+		_, ofTrace := p.byTrace[handle]
+		return target || ofTrace
+	})
+}
 
 // see takes one line in.
 func (p *erasurePlan) see(t *Trail, index int64, line []byte, fields []sealed.Field) {

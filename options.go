@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -114,6 +115,9 @@ type Options struct {
 	// beside the trail. nil means that of AUDIT_LOG_ENCRYPTION_KEY, else that of
 	// KeyFile.
 	KEK kms.KEK
+	// OpenKEK gives the KEK where it is needed, of a key service say; it counts where
+	// KEK is nil, and then the environment and KeyFile do not.
+	OpenKEK func(context.Context) (kms.KEK, error)
 	// KeyFile is the file with the KEK (0600; 32 bytes as base64, base64url or hex).
 	// Where a trail is made and the file is not there, it is made. Set, the
 	// environment does not count; empty means kek/ORIGIN.key below StateDir.

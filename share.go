@@ -230,6 +230,10 @@ func (s sharedTrail) Erase(ctx context.Context, by socket.Peer, user string, opt
 	if strings.TrimSpace(o.Reason) == "" && !o.DryRun {
 		return nil, &socket.Error{Code: socket.Protocol, Message: "options: reason is required"}
 	}
+	if o.Certificate != "" && by.UID != os.Geteuid() && by.UID != 0 {
+		// It would be this process that writes where another user says.
+		return nil, &socket.Error{Code: socket.Denied, Message: "certificate: is written for the holder's own user and root only; the answer has it too"}
+	}
 	e, err := s.t.eraseHeld(withPeer(ctx, by), user, o)
 	if err != nil {
 		return nil, shareError(err)

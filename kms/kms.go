@@ -44,11 +44,43 @@ type KEK interface {
 	Unwrap(ctx context.Context, place Place, wrapped string) ([]byte, error)
 }
 
+// EpochDestroyer is a KEK whose service keeps a key of its own for each erasure
+// epoch. Of such a place (purpose "epoch") Wrap uses that key, and makes it where it
+// is not there yet. With it gone, whoever has a copy of everything that the trail
+// ever wrote, and the KEK, reads nothing that it wrapped
+// (docs/format-sealing.md §6.7).
+type EpochDestroyer interface {
+	KEK
+	// DestroyEpoch destroys the key of an epoch for good; that it is gone already is
+	// no error. It returns when the service has done so.
+	DestroyEpoch(ctx context.Context, epoch Place) error
+}
+
 // Place is what a wrapped key is for: it opens nowhere else.
 type Place struct {
 	Origin  string // of the trail
 	Purpose string // "dek", "epoch", "mac"
 	Name    string // of the key among those of its purpose
+}
+
+// PurposeEpoch is the purpose of the keys that an erasure destroys.
+const PurposeEpoch = "epoch"
+
+// Bytes is the place as associated data: it is no other's.
+func (p Place) Bytes() []byte { return lp("kaizen-audit/key/v1", p.Origin, p.Purpose, p.Name) }
+
+// lp is §6.1's: each string's length in 4 bytes, big-endian, and its bytes.
+func lp(parts ...string) (out []byte) {
+	for _, part := range parts {
+		out = append(binary.BigEndian.AppendUint32(out, uint32(len(part))), part...)
+	}
+	return out
+}
+
+// IDOf is the id of a key in a service: of what tells it from every other there.
+func IDOf(service string, key ...string) string {
+	sum := sha256.Sum256(lp(append([]string{"kaizen-audit/kms/v1", service}, key...)...))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
 // Errors of keys.
@@ -76,12 +108,7 @@ func NewLocal(key []byte) (*Local, error) {
 	if len(key) != seal.KeySize {
 		return nil, ErrBadKey
 	}
-	// lp("kaizen-audit/kek/v1", key), §6.1
-	var in []byte
-	for _, part := range []string{"kaizen-audit/kek/v1", string(key)} {
-		in = append(binary.BigEndian.AppendUint32(in, uint32(len(part))), part...)
-	}
-	sum := sha256.Sum256(in)
+	sum := sha256.Sum256(lp("kaizen-audit/kek/v1", string(key)))
 	own := bytes.Clone(key)
 	return &Local{key: func() []byte { return own }, id: base64.RawURLEncoding.EncodeToString(sum[:9])}, nil
 }

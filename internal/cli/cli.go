@@ -49,16 +49,18 @@ type app struct {
 	stdout, stderr *terminal
 	settings       settings
 	stateDir       string // where pins are; empty: as the library finds it
-	started        bool   // a command's own work has begun: what fails is no usage
-	partly         bool   // something was left out and named on stderr
-	hintedDamage   bool   // what to do about damage was said
+	services       []KeyService
+	started        bool // a command's own work has begun: what fails is no usage
+	partly         bool // something was left out and named on stderr
+	hintedDamage   bool // what to do about damage was said
 }
 
 // Main runs the command line in args, without the program's name, and returns
 // the exit code. When ctx ends, record stops reading, acknowledges what it
-// accepted and closes the trail; other commands stop.
-func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr)}
+// accepted and closes the trail; other commands stop. services are key services
+// beside those that every build has.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, services ...KeyService) int {
+	a := &app{stdin: stdin, stdout: newTerminal(stdout), stderr: newTerminal(stderr), services: append([]KeyService{vaultService}, services...)}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -105,6 +107,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetHelpCommand(a.helpCommand())
 	a.settings = newSettings()
+	a.settings.services = a.services
 	a.settings.addGlobal(root.PersistentFlags())
 	root.AddCommand(
 		a.initCommand(), a.recordCommand(), a.queryCommand(), a.traceCommand(), a.verifyCommand(),
@@ -278,8 +281,7 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 // library; where that can't be done, it is a warning.
 func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	return audit.Open(a.settings.log, &audit.Options{
-		KeyFile:  a.settings.keyFile,
-		Anchors:  a.settings.anchors,
+		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Anchors: a.settings.anchors,
 		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
 	})
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"strings"
@@ -88,7 +89,7 @@ func (a *app) openHolder(cmd *cobra.Command, opts audit.Options) (*audit.Trail, 
 
 func (a *app) keysRotateCommand() *cobra.Command {
 	var kek, dek, signing, retire, compromised bool
-	var newKeyFile, newKeyEnv string
+	var newKeyFile, newKeyEnv, newKeyURL string
 	cmd := &cobra.Command{
 		Use:   "rotate --kek|--dek|--signing|--retire",
 		Short: "Put a new key in the place of one",
@@ -96,8 +97,8 @@ func (a *app) keysRotateCommand() *cobra.Command {
 may hold the trail meanwhile: a running writer has the old key in its memory.
 
 --kek wraps the trail's keys under another key, that of --new-key-file (made
-where there is no such file) or of the environment variable that --new-key-env
-names. The present key is given as always. No line changes, and afterwards the
+where there is no such file), of the environment variable that --new-key-env
+names, or in the key service of --new-key-url. The present key is given as always. No line changes, and afterwards the
 old key opens nothing of keys/; copies of keys/ from before it still does. If it
 is interrupted, run it again with both keys.
 
@@ -129,11 +130,11 @@ is kept apart is needed for both (--lifecycle-key).`,
 			opts := a.settings.options()
 			switch {
 			case kek:
-				if opts.NextKEK, err = a.newKEK(newKeyFile, newKeyEnv); err != nil {
+				if opts.NextKEK, err = a.newKEK(cmd.Context(), newKeyFile, newKeyEnv, newKeyURL); err != nil {
 					return err
 				}
-			case newKeyFile != "" || newKeyEnv != "":
-				return usagef("--new-key-file and --new-key-env go with --kek only")
+			case newKeyFile != "" || newKeyEnv != "" || newKeyURL != "":
+				return usagef("--new-key-file, --new-key-env and --new-key-url go with --kek only")
 			}
 			trail, err := a.openHolder(cmd, opts)
 			if err != nil {
@@ -156,7 +157,10 @@ is kept apart is needed for both (--lifecycle-key).`,
 				return err
 			}
 			hint := "from now on: --key-file " + advice.Quote(newKeyFile)
-			if newKeyEnv != "" {
+			switch {
+			case newKeyURL != "":
+				hint = "from now on: --key-url " + advice.Quote(newKeyURL)
+			case newKeyEnv != "":
 				hint = "from now on the key of $" + newKeyEnv + " is the trail's: give it as " + kms.EnvironmentVariable
 			}
 			a.advise(hint)
@@ -170,16 +174,29 @@ is kept apart is needed for both (--lifecycle-key).`,
 	f.BoolVar(&compromised, "compromised", false, "say that the old signing key may be in wrong hands")
 	f.BoolVar(&retire, "retire", false, "let the old signing key sign no more")
 	f.StringVar(&newKeyFile, "new-key-file", "", "the file with the new key; made where it is not there")
+	f.StringVar(&newKeyURL, "new-key-url", "", "the URL of the new key, in a key service")
 	f.StringVar(&newKeyEnv, "new-key-env", "", "the environment variable with the new key")
 	a.settings.addWriter(f)
 	return cmd
 }
 
 // newKEK is the key that is rotated to.
-func (a *app) newKEK(file, env string) (kms.KEK, error) {
+func (a *app) newKEK(ctx context.Context, file, env, url string) (kms.KEK, error) {
+	given := 0
+	for _, s := range []string{file, env, url} {
+		if s != "" {
+			given++
+		}
+	}
 	switch {
-	case (file == "") == (env == ""):
-		return nil, usagef("one of --new-key-file and --new-key-env is needed")
+	case given != 1:
+		return nil, usagef("one of --new-key-file, --new-key-env and --new-key-url is needed")
+	case url != "":
+		open, err := a.settings.keyService(url)
+		if err != nil {
+			return nil, err
+		}
+		return open(ctx)
 	case env != "":
 		return kms.FromVariable(env)
 	}

@@ -107,7 +107,7 @@ func (a *app) leaveOut(operation string, err error) {
 func (a *app) openScan(cmd *cobra.Command, verb string) (*audit.Trail, *progress, error) {
 	bar := newProgress(a.stderr, verb)
 	trail, err := audit.Open(a.settings.log, &audit.Options{
-		KeyFile:  a.settings.keyFile,
+		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK,
 		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir, Progress: bar.bytes,
 	})
 	return trail, bar, err

@@ -18,6 +18,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/report"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -36,6 +37,9 @@ type settings struct {
 	appendOnly   *choice
 	anyFS        bool
 	keyFile      string
+	keyURL       string
+	openKEK      func(context.Context) (kms.KEK, error) // of keyURL; nil where there is none
+	services     []KeyService
 	lifecycleKey string
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
@@ -58,7 +62,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "lifecycle-key"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key"}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -69,6 +73,7 @@ func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
 	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
+	f.StringVar(&s.keyURL, "key-url", "", "the URL of the key of an encrypted trail, in a key service (hashivault://HOST/KEY; more in kaizen-audit-kms)")
 	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy and anchors)")
 }
 
@@ -104,7 +109,7 @@ func (s *settings) options() audit.Options {
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
-		KeyFile: s.keyFile, LifecycleKeyFile: s.lifecycleKey,
+		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
 		Policy: s.policy, Anchors: s.anchors,
 	}
 }
@@ -141,7 +146,7 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 		return usagef("--log is empty")
 	}
 	if s.config == "" {
-		return nil
+		return s.findKEK()
 	}
 	scan, err := readConfig(ctx, s.config)
 	if err != nil {
@@ -159,7 +164,19 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 			}
 		}
 	}
-	return nil
+	return s.findKEK()
+}
+
+// findKEK finds who opens the key of --key-url.
+func (s *settings) findKEK() (err error) {
+	switch {
+	case s.keyURL == "":
+	case s.keyFile != "":
+		return usagef("--key-url and --key-file: the key is in one place")
+	default:
+		s.openKEK, err = s.keyService(s.keyURL)
+	}
+	return err
 }
 
 // listItems splits the environment's text for a repeatable flag by lines;

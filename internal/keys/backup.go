@@ -390,6 +390,9 @@ func (s *Store) EraseAgain(ctx context.Context, handles []string) error {
 	slices.Sort(e.Handles)
 	err := s.destroyLocked(ctx, e)
 	if err == nil {
+		err = destroyEpoch(ctx, s.kek, s.origin, e.Epoch)
+	}
+	if err == nil {
 		err = s.sweep()
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
 // An erasure (docs/format-sealing.md §6.7) is, in the order of its steps:
@@ -111,12 +112,30 @@ func (s *Store) Destroy(ctx context.Context) error {
 			return s.stop(fmt.Errorf("erase: %w", err))
 		}
 	}
-	// The epoch key of a local KEK lives in subjects.json alone and is gone with
-	// its old content.
+	// Step 5: where a key service has a key for each epoch, that one is destroyed. The
+	// epoch key of another KEK lives in subjects.json alone and is gone with its old
+	// content. Crash before its end: it is done again.
+	if err := destroyEpoch(ctx, s.kek, s.origin, e.Epoch); err != nil {
+		return fmt.Errorf("erase: key of epoch %d: %w", e.Epoch, err)
+	}
 	if err := s.sweep(); err != nil {
 		return s.stop(fmt.Errorf("erase: %w", err))
 	}
 	return nil
+}
+
+func destroyEpoch(ctx context.Context, kek kms.KEK, origin string, epoch int64) error {
+	if d, ok := kek.(kms.EpochDestroyer); ok {
+		return d.DestroyEpoch(ctx, kms.Place{Origin: origin, Purpose: kms.PurposeEpoch, Name: fmt.Sprint(epoch)})
+	}
+	return nil
+}
+
+// Final tells whether what is erased is unreadable from copies of before, too: the
+// KEK's service has a key for each epoch.
+func (s *Store) Final() bool {
+	_, ok := s.kek.(kms.EpochDestroyer)
+	return ok
 }
 
 func errorIf(yes bool, text string) error {

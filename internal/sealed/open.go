@@ -112,36 +112,55 @@ type Field struct {
 	Handles []string
 }
 
-// Fields are the sealed fields of a stored line, in their order, and the line with
-// them, opened if it was sealed as a whole. A line whose list is not in order has
-// none: nobody can open them. Errors are those of Open.
-func (o *Opener) Fields(stored []byte) (line []byte, fields []Field, err error) {
-	line = stored
-	if seal.IsLine(stored) {
-		if line, _, err = o.line(stored); err != nil {
-			return nil, nil, err
-		}
+// Whole is a stored line, opened if it was sealed as a whole; its fields stay sealed.
+// Errors are those of Open.
+func (o *Opener) Whole(stored []byte) (line []byte, err error) {
+	if !seal.IsLine(stored) {
+		return stored, nil
 	}
+	line, _, err = o.line(stored)
+	return line, err
+}
+
+// Fields are the sealed fields of a line that Whole gave, in their order. A line whose
+// list is not in order has none: nobody can open them.
+func (o *Opener) Fields(line []byte) (fields []Field) {
 	l, pointers, _ := o.fieldsOf(line)
 	if l == nil || l.damaged {
-		return line, nil, nil
+		return nil
 	}
 	for _, p := range pointers {
 		fields = append(fields, Field{p, l.envelopes[p].Handles()})
 	}
-	return line, fields, nil
+	return fields
+}
+
+// MayNeed tells at a first look whether a line that Whole gave has a field that needs
+// one of some keys: where it says no there is none.
+func MayNeed(line []byte, handle func(string) bool) bool {
+	const begins = `"sealed:v1:`
+	for {
+		at := bytes.Index(line, []byte(begins))
+		if at < 0 {
+			return false
+		}
+		line = line[at+len(begins):]
+		handles, _, _ := bytes.Cut(line[:min(len(line), seal.MaxSubjects*(seal.HandleSize+1))], []byte{':'})
+		for h := range bytes.SplitSeq(handles, []byte{'.'}) {
+			if handle(string(h)) {
+				return true
+			}
+		}
+	}
 }
 
 // Open gives what the reader sees of a stored line. The error is ErrNoKey,
 // keys.ErrNoDEK, or one of package seal, of a sealed line as a whole: nothing of
 // it can be shown. Fields that do not open are no errors.
 func (o *Opener) Open(stored []byte) (View, error) {
-	line := stored
-	if seal.IsLine(stored) {
-		var err error
-		if line, _, err = o.line(stored); err != nil {
-			return View{Sealed: true}, err
-		}
+	line, err := o.Whole(stored)
+	if err != nil {
+		return View{Sealed: true}, err
 	}
 	l, _, listed := o.fieldsOf(line)
 	if !listed {

@@ -418,6 +418,11 @@ func TestEveryPathAnswersAsDocumented(t *testing.T) {
 		{"POST", "/v1/pseudonyms", `{"user":"a","user":"b"}`, 400, `the body is not a user as JSON`},
 		{"POST", "/v1/pseudonyms?user=user123", `{"user":"user123"}`, 400, `"code":"protocol"`},
 		{"GET", "/v1/pseudonyms", "", 400, `this path takes POST`},
+		{"POST", "/v1/erasures", `{"user":"user123","options":{"reason":"x"}}`, 200, `"options":{"reason":"x"},"user":"user123"}`},
+		{"POST", "/v1/erasures", `{"user":"held"}`, 409, `"code":"held"`},
+		{"POST", "/v1/erasures", `{"user":"a","user":"b"}`, 400, `the body is not a user as JSON`},
+		{"POST", "/v1/erasures", `[]`, 400, `the body is not a user as JSON`},
+		{"GET", "/v1/erasures", "", 400, `this path takes POST`},
 		{"GET", "/v1/entries?agent=b", "", 200, "{\"end\":{\"count\":0,\"cursor\":\"\"}}\n"},
 		{"GET", "/v1/entries?agent=a&event_type=TOOL_USE,X&meta=a=b&since=2025-10-26&until=2025-10-26T10:53:45Z&limit=9&order=newest&audit=1&success=true&cursor=9", "", 200, `{"end":{"count":5,"cursor":"4"}}`},
 		{"GET", "/v1/entries?agnet=a", "", 400, `"code":"protocol"`},
@@ -483,6 +488,16 @@ func TestPseudonymOfTheClient(t *testing.T) {
 	}
 	if p, err := c.Pseudonym(t.Context(), ""); p != "" || !errors.Is(err, &socket.Error{Code: socket.Refused}) {
 		t.Errorf("%q, %v", p, err)
+	}
+}
+
+func TestEraseOfTheClient(t *testing.T) {
+	c := dial(t, serve(t, newMemoryHolder()))
+	if b, err := c.Erase(t.Context(), "user123", []byte(`{"dry_run":true}`)); err != nil || !strings.Contains(string(b), `"options":{"dry_run":true}`) {
+		t.Errorf("%s, %v", b, err)
+	}
+	if b, err := c.Erase(t.Context(), "held", nil); len(b) > 0 || !errors.Is(err, &socket.Error{Code: socket.Held}) {
+		t.Errorf("%s, %v", b, err)
 	}
 }
 
