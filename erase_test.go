@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
+	"github.com/kaizen-audit/kaizen-audit/internal/seal"
 	"github.com/kaizen-audit/kaizen-audit/policy"
 )
 
@@ -396,6 +399,9 @@ func TestFewerRanges(t *testing.T) {
 	}
 }
 
+// sealedFilter is a hold's filter that is sealed.
+type sealedFilter map[string]string
+
 // holdOn records a legal hold, as it is written by who may.
 func holdOn(t *testing.T, trail *Trail, outputs map[string]any) (id string) {
 	t.Helper()
@@ -404,7 +410,27 @@ func holdOn(t *testing.T, trail *Trail, outputs map[string]any) (id string) {
 			outputs[name] = v
 		}
 	}
-	r, err := trail.recordOwnReceipt(context.Background(), ownEntry{eventType: "AUDIT_HOLD", action: "hold_added", signed: true, outputs: outputs})
+	o := ownEntry{eventType: "AUDIT_HOLD", action: "hold_added", signed: true, outputs: outputs, id: entry.NewEventID(time.Now())}
+	if filter, ok := outputs["filter"].(sealedFilter); ok { // as in a trail that seals
+		store := trail.enc.Load().store
+		own, err := store.Subject(keys.Trace, trail.Origin())
+		if err == nil {
+			err = store.Sync()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		place := seal.Place{Origin: trail.Origin(), EventID: o.id, Pointer: "/outputs/filter"}
+		if outputs["filter"], err = seal.SealField(place, []seal.Subject{own}, text); err != nil {
+			t.Fatal(err)
+		}
+		o.policy = `{"sealed":["/outputs/filter"]}`
+	}
+	r, err := trail.recordOwnReceipt(context.Background(), o)
 	if err == nil {
 		err = trail.signer.sign()
 	}
@@ -446,6 +472,12 @@ func TestErasureAndHoldsOfSeveralSubjects(t *testing.T) {
 		}, "ada", false, "...x"},
 		{"hold on other times, ada", func(map[string]string) map[string]any {
 			return map[string]any{"ranges": []Range{{0, 100}}, "until": "2020-01-01T00:00:00.000Z"}
+		}, "ada", false, "...x"},
+		{"sealed hold on the agent's past, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": sealedFilter{"agent_id": "agent"}, "ranges": []Range{{0, 100}}}
+		}, "ada", true, "...."},
+		{"sealed hold on another agent, ada", func(map[string]string) map[string]any {
+			return map[string]any{"filter": sealedFilter{"agent_id": "other"}, "ranges": []Range{{0, 100}}}
 		}, "ada", false, "...x"},
 		{"hold whose filter nobody can read, ada", func(map[string]string) map[string]any {
 			return map[string]any{"filter": "sealed:v1:", "ranges": []Range{{0, 100}}}
