@@ -22,6 +22,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
@@ -95,6 +96,7 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 		if o.successor, err = setAsideOld(old, log, state); err != nil {
 			return nil, fmt.Errorf("init %s: successor of %s: %w", path, o.SuccessorOf, err)
 		}
+		o.successor.Missing = o.missing
 	}
 	if o.ForgetPin || old != "" {
 		// Not before the old files are aside: they may be known by the pin only.
@@ -143,6 +145,9 @@ type successorOf struct {
 	Root   string `json:"root"`
 	VKey   string `json:"vkey"`
 	Log    string `json:"log"` // its file's name now
+	// Missing are entries that a checkpoint was known to cover and that were in no
+	// archive when the old trail was restored.
+	Missing *archiver.Range `json:"missing,omitempty"`
 }
 
 // setAsideOld renames what is left of an old trail, which nobody may be

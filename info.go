@@ -69,6 +69,8 @@ type Info struct {
 	// Missing are entries that can't be read, as far as that can be told
 	// without reading what is sealed: Verify does.
 	Missing []*GapError `json:"missing,omitempty"`
+	// Archive is what is known of the trail's archive; nil if it never was archived.
+	Archive *ArchiveState `json:"archive,omitempty"`
 	// Adopted are the lines of an older log that the trail began with; nil if
 	// with none.
 	Adopted *Adopted `json:"adopted,omitempty"`
@@ -135,6 +137,7 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		i.Covered, i.Root = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
 	}
 	i.Anchors = t.anchorInfos(i.Covered)
+	t.howArchived(ctx, i)
 	t.keyExposure(i)
 	if err := t.howProtected(i); err != nil {
 		return nil, fmt.Errorf("info %s: %w", t.path, err)

@@ -217,6 +217,7 @@ func (t *Trail) compress(s journal.Segment) (*journal.Segment, error) {
 	})
 	if err == nil {
 		t.protectSealed(sealed.File)
+		t.archiving.kick()
 	}
 	return &sealed, err
 }

@@ -8,7 +8,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 	"github.com/kaizen-audit/kaizen-audit/kms"
@@ -145,6 +147,15 @@ type Options struct {
 	// "kaizen-audit query". Empty means the program's name.
 	Command string
 
+	// ArchiveTo is where the trail's holder archives it: each sealed segment once it
+	// is sealed, and what is not sealed yet every ArchiveEvery (10 s where 0): that is
+	// how much would be lost with the disk. nil is nowhere. What can't be archived
+	// fails no Record: it is told (Warn, Info), and made up for later.
+	ArchiveTo    archive.Store
+	ArchiveEvery time.Duration
+	// ArchiveRate bounds what is archived, in bytes a second; 0 is no limit.
+	ArchiveRate int64
+
 	// Warn is told what went wrong without failing a call: a reading that
 	// could not be recorded, a checkpoint that a sink did not take. It may be
 	// called from any goroutine; nil means that only Info shows it.
@@ -161,12 +172,13 @@ type Options struct {
 	quiet     bool          // no start and stop entries
 	patience  time.Duration // for a holder that says it has a socket; 0 is holderWait
 	successor *successorOf
-	profile   string // of a trail that is being made; empty is plain
-	adopt     bool   // the file at the path becomes the trail's beginning
-	manual    bool   // nothing is signed but by hand
-	ring      int64  // bytes; 0 is the default, negative is none
-	ringAfter int64  // commits
-	backlog   int    // acknowledged lines that may wait for the tree; 0 is maxPending
+	missing   *archiver.Range // by the archive of the trail before
+	profile   string          // of a trail that is being made; empty is plain
+	adopt     bool            // the file at the path becomes the trail's beginning
+	manual    bool            // nothing is signed but by hand
+	ring      int64           // bytes; 0 is the default, negative is none
+	ringAfter int64           // commits
+	backlog   int             // acknowledged lines that may wait for the tree; 0 is maxPending
 }
 
 const (
@@ -237,6 +249,15 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if _, err := makeAnchors(out.Anchors); err != nil {
 		return out, err
+	}
+	if out.ArchiveTo == nil && (out.ArchiveEvery != 0 || out.ArchiveRate != 0) {
+		return out, optionError("ArchiveTo", "ArchiveEvery and ArchiveRate need it")
+	}
+	if out.ArchiveEvery < 0 || out.ArchiveEvery != 0 && out.ArchiveEvery < 100*time.Millisecond {
+		return out, optionError("ArchiveEvery", "%s is less than 100ms", out.ArchiveEvery)
+	}
+	if out.ArchiveRate < 0 {
+		return out, optionError("ArchiveRate", "it is negative")
 	}
 	if out.fs == nil {
 		out.fs = durable.OS

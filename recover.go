@@ -168,6 +168,9 @@ func notFound(path string) error {
 
 // mayCreate tells whether a trail may be made where trail.json is missing.
 func (t *Trail) mayCreate(logErr error) error {
+	if err := t.halfRestored(); err != nil {
+		return err
+	}
 	if _, err := t.opts.fs.Stat(filepath.Join(t.dir, "checkpoint")); err == nil {
 		return advice.For(fmt.Errorf("%w: trail.json is missing beside a checkpoint", ErrDamaged), "restore it, or %s", toGoOn(t.path))
 	}
@@ -411,6 +414,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		return explainFull(err)
 	}
 	t.resumeSealing()
+	t.startArchiving()
 	t.share()
 	if t.onDisk() && !t.opts.quiet {
 		t.drainer.start(t)

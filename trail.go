@@ -69,6 +69,8 @@ type Trail struct {
 	owes     atomic.Bool // something waits in the spool that its holder may not look into
 	sealing  sealing
 
+	archiving *archiving // nil where nothing is archived
+
 	server *socket.Server // nil where nobody can connect
 
 	// remote is there while another process holds the trail.
@@ -243,6 +245,9 @@ func explainOpen(err error, path string) error {
 func (t *Trail) openReader() error {
 	data, err := durable.ReadFile(t.opts.fs, filepath.Join(t.dir, "trail.json"), maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := t.halfRestored(); err != nil {
+			return err
+		}
 		if _, err := t.opts.fs.Stat(t.path); errors.Is(err, fs.ErrNotExist) {
 			return notFound(t.path)
 		}
@@ -333,6 +338,7 @@ func (t *Trail) closeWriter() error {
 	failed := t.journal.Err()
 	errs = append(errs, explainJournal(failed), t.journal.Close())
 	t.sealing.wait() // one that a last Record began; the journal lets no other begin
+	t.archiving.end()
 	if failed == nil && errors.Join(errs...) == nil {
 		// Whatever could not be signed before is signed now, or the lock is
 		// left as a crash leaves it.
@@ -345,8 +351,14 @@ func (t *Trail) closeWriter() error {
 		}
 		errs = append(errs, err)
 	}
+	var sinks error
+	if failed == nil {
+		if sinks = t.archiving.last(); sinks != nil {
+			t.warn(sinks)
+		}
+	}
 	errs = append(errs, t.idem.Close(), t.closeKeys())
-	sinks := t.signer.close()
+	sinks = errors.Join(sinks, t.signer.close())
 	if err := errors.Join(append(errs, t.lock.Close())...); err != nil {
 		return errors.Join(err, sinks)
 	}
@@ -358,6 +370,8 @@ func (t *Trail) closeWriter() error {
 
 // release lets go of what a failed open holds.
 func (t *Trail) release() {
+	t.archiving.end()
+	t.archiving = nil
 	if t.signer != nil {
 		t.signer.stop()
 		t.signer.abandon()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -41,6 +42,9 @@ type settings struct {
 	openKEK      func(context.Context) (kms.KEK, error) // of keyURL; nil where there is none
 	services     []KeyService
 	lifecycleKey string
+	archiveTo    storeURL
+	archiveEvery time.Duration
+	archiveRate  byteSize
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
 	anchors      []audit.Anchor // of the file
@@ -62,19 +66,29 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key"}
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key",
+	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate"}
+
+// archivePrefix begins the flags whose keys stand in section archive.
+const archivePrefix = "archive-"
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-func configKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+// configKey is a setting's key in section trail, or its section and key.
+func configKey(flag string) string {
+	if key, ok := strings.CutPrefix(flag, archivePrefix); ok {
+		return "archive." + strings.ReplaceAll(key, "-", "_")
+	}
+	return strings.ReplaceAll(flag, "-", "_")
+}
 
 func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
 	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
 	f.StringVar(&s.keyURL, "key-url", "", "the URL of the key of an encrypted trail, in a key service (hashivault://HOST/KEY; more in kaizen-audit-kms)")
-	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy and anchors)")
+	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy, archive and anchors)")
 }
 
 // addWriter adds what matters only to commands that write.
@@ -87,6 +101,7 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.BoolVar(&s.anyFS, "any-file-system", false, "make a trail also where a lock may not keep other machines out (nfs, cifs, 9p, vfat)")
 	f.StringVar(&s.lifecycleKey, "lifecycle-key", "", "the file with the trail's lifecycle key, where that is kept apart")
 	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
+	s.addArchive(f)
 }
 
 // addAll adds every setting.
@@ -100,16 +115,28 @@ func (s *settings) addDurability(f *pflag.FlagSet) {
 	f.Var(&s.durability, "durability", "when a receipt is given: durable (on disk), written (handed to the system) or queued (in memory)")
 }
 
+// addArchive adds where and how it is archived.
+func (s *settings) addArchive(f *pflag.FlagSet) {
+	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL, such as file:///mnt/archive (default nowhere)")
+	f.DurationVar(&s.archiveEvery, "archive-every", audit.DefaultArchiveEvery, "ship what is not sealed yet each `TIME`")
+	f.Var(&s.archiveRate, "archive-rate", "archive no more than this a second, such as 10MiB (default no limit)")
+}
+
 // options are the settings as the library takes them.
 func (s *settings) options() audit.Options {
 	appendOnly := s.appendOnly.value
 	if appendOnly == "off" {
 		appendOnly = ""
 	}
+	every := s.archiveEvery
+	if every == audit.DefaultArchiveEvery {
+		every = 0
+	}
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
 		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
+		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
 		Policy: s.policy, Anchors: s.anchors,
 	}
 }
@@ -340,21 +367,25 @@ func (s *configScan) section(key string, at, section *yaml.Node) {
 		s.readPolicy(at, section)
 	case key == "anchors":
 		s.readAnchors(section)
-	case key != "trail":
-		s.fail(at, "unknown section %q; there are trail, policy and anchors", key)
+	case key != "trail" && key != "archive":
+		s.fail(at, "unknown section %q; there are trail, policy, archive and anchors", key)
 	case section.Tag != "!!null":
-		s.members(section, s.setting)
+		s.members(section, func(name string, at, v *yaml.Node) { s.setting(key, name, at, v) })
 	}
 }
 
-func (s *configScan) setting(key string, at, v *yaml.Node) {
+func (s *configScan) setting(section, key string, at, v *yaml.Node) {
+	name := key
+	if section != "trail" {
+		name = section + "." + key
+	}
 	for _, flag := range settingFlags {
-		if flag != "config" && configKey(flag) == key {
+		if flag != "config" && configKey(flag) == name {
 			s.scalars(flag, v)
 			return
 		}
 	}
-	s.fail(at, "unknown key %q in section trail", key)
+	s.fail(at, "unknown key %q in section %s", key, section)
 }
 
 // members calls f for each member of a mapping.

@@ -71,6 +71,12 @@ func ParseManifest(data []byte) ([]Segment, error) {
 	return m.Segments, nil
 }
 
+// FormatManifest is the manifest of segments, ascending.
+func FormatManifest(list []Segment) ([]byte, error) {
+	data, err := json.Marshal(manifest{Format: manifestFormat, Segments: list})
+	return append(data, '\n'), err
+}
+
 func isSegmentName(name string, first int64) bool {
 	return name == segmentName(first)+plainSuffix || name == segmentName(first)+sealedSuffix
 }
@@ -231,6 +237,22 @@ func openSegment(fsys durable.FS, dir string, s Segment) (io.ReadCloser, error) 
 		return nil, errors.Join(err, f.Close())
 	}
 	return &zstdFile{z, f}, nil
+}
+
+// ReadSealed gives f every line of a sealed file, the first having index first. It
+// returns the index after the last one and the length of the lines.
+func ReadSealed(r io.Reader, first int64, f func(index int64, line []byte) error) (next, bytes int64, err error) {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return first, 0, err
+	}
+	defer z.Close()
+	return ReadPlain(z, first, f)
+}
+
+// ReadPlain is ReadSealed for lines as they are.
+func ReadPlain(r io.Reader, first int64, f func(index int64, line []byte) error) (next, bytes int64, err error) {
+	return eachLine(r, first, func(index, _ int64, line []byte) error { return f(index, line) })
 }
 
 type zstdFile struct {
@@ -523,17 +545,30 @@ func (p Part) Gap(next int64, err error) *GapError {
 // valid during the call. It returns the index after the last one. The error is
 // f's, ctx's, or a SegmentError.
 func (v *View) Part(ctx context.Context, p Part, f func(index int64, line []byte) error) (next int64, err error) {
+	return v.PartFrom(ctx, p, p.First, f)
+}
+
+// PartFrom is Part without the lines before the one at from. In the open segment
+// of the journal's own view they are not read.
+func (v *View) PartFrom(ctx context.Context, p Part, from int64, f func(index int64, line []byte) error) (next int64, err error) {
 	each := func(index, _ int64, line []byte) error {
 		if index%256 == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 		}
+		if index < from {
+			return nil
+		}
 		return f(index, line)
 	}
 	switch {
 	case p.Open && v.file != nil:
-		end := v.bytes
+		first, begin, end := p.First, int64(0), v.bytes
+		if n := int64(len(v.offsets)); n > 0 && from > first {
+			k := min((from-first)/offsetEvery, n-1)
+			first, begin = first+k*offsetEvery, v.offsets[k]
+		}
 		if end < 0 {
 			fi, err := v.file.Stat()
 			if err != nil {
@@ -542,7 +577,7 @@ func (v *View) Part(ctx context.Context, p Part, f func(index int64, line []byte
 			end = fi.Size()
 		}
 		var failed error
-		next, _, err = eachLine(sectionOf(v.file, 0, end), p.First, func(index, offset int64, line []byte) error {
+		next, _, err = eachLine(sectionOf(v.file, begin, end), first, func(index, offset int64, line []byte) error {
 			failed = each(index, offset, line)
 			return failed
 		})

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -334,17 +333,17 @@ func (j *Journal) list(s Segment) error {
 		}
 		return list
 	}
-	m := manifest{Format: manifestFormat}
+	var listed []Segment
 	for _, s := range put(j.Segments()) {
 		if s.Stored > 0 {
-			m.Segments = append(m.Segments, s)
+			listed = append(listed, s)
 		}
 	}
-	data, err := json.Marshal(m)
+	data, err := FormatManifest(listed)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), append(data, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), data, 0o600); err != nil {
 		return err
 	}
 	j.mu.Lock()

@@ -204,9 +204,17 @@ func restorable(name string) bool {
 // ErrExpired.
 func RestoreBackup(fsys durable.FS, r io.Reader, dir, origin string, now time.Time) (Backup, error) {
 	keysDir := filepath.Join(dir, "keys")
-	if files, err := fsys.ReadDir(keysDir); err == nil && len(files) > 0 {
+	// The DEKs of an archive stay: they are those of the newest line there, and a
+	// backup is as old as it is.
+	var deks []byte
+	switch files, err := fsys.ReadDir(keysDir); {
+	case err == nil && len(files) == 1 && files[0].Name() == deksName:
+		if deks, err = durable.ReadFile(fsys, filepath.Join(keysDir, deksName), maxTable); err != nil {
+			return Backup{}, fmt.Errorf("restore keys: %w", err)
+		}
+	case err == nil && len(files) > 0:
 		return Backup{}, fmt.Errorf("restore keys: %s: %w", keysDir, fs.ErrExist)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return Backup{}, fmt.Errorf("restore keys: %w", err)
 	}
 	b, files, err := ReadBackup(r)
@@ -230,6 +238,9 @@ func RestoreBackup(fsys durable.FS, r io.Reader, dir, origin string, now time.Ti
 		return b, err
 	}
 	files["keys/"+restoredName] = append(mark, '\n')
+	if deks != nil {
+		files["keys/"+deksName] = deks
+	}
 	err = durable.MkdirAll(fsys, filepath.Join(next, pagesName), 0o700)
 	for name, text := range files {
 		if rest, ok := strings.CutPrefix(name, "keys/"); ok && err == nil {
@@ -243,9 +254,14 @@ func RestoreBackup(fsys durable.FS, r io.Reader, dir, origin string, now time.Ti
 		err = durable.WriteFile(fsys, filepath.Join(dir, "trail.json"), files["trail.json"], 0o600)
 	}
 	if err == nil {
-		// An empty keys/ was let pass.
-		if err = fsys.Remove(keysDir); errors.Is(err, fs.ErrNotExist) {
-			err = nil
+		// What was let pass is in the new one too.
+		for _, name := range []string{filepath.Join(keysDir, deksName), keysDir} {
+			if err = fsys.Remove(name); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			if err != nil {
+				break
+			}
 		}
 	}
 	if err == nil {

@@ -196,10 +196,10 @@ func parseCheckpoint(signed []byte, keys trust.Set) (head, error) {
 	return head{size: size, root: hash(root)}, nil
 }
 
-// checkpointsIn are the signed checkpoints in data: one, or several behind each
+// CheckpointsIn are the signed checkpoints in data: one, or several behind each
 // other, with an empty line between them or without. What is no checkpoint is one
 // of them too.
-func checkpointsIn(data []byte) [][]byte {
+func CheckpointsIn(data []byte) [][]byte {
 	var list [][]byte
 	for {
 		// C2SP signed-note: text, an empty line, signatures.

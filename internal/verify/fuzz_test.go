@@ -131,7 +131,7 @@ func FuzzCheckpointsIn(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		list, rest := checkpointsIn(data), data
+		list, rest := CheckpointsIn(data), data
 		for _, one := range list {
 			var ok bool
 			if rest, ok = bytes.CutPrefix(rest, one); !ok {

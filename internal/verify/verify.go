@@ -73,7 +73,7 @@ func Verify(ctx context.Context, opts Options) (*Report, error) {
 		}
 	}
 	if opts.Checkpoint != nil {
-		for _, signed := range checkpointsIn(opts.Checkpoint) {
+		for _, signed := range CheckpointsIn(opts.Checkpoint) {
 			if _, err := originOf(signed); err != nil {
 				return nil, err
 			}
@@ -318,7 +318,7 @@ var (
 func (v *verification) readGiven() error {
 	var other string
 	ours := false
-	for _, signed := range checkpointsIn(v.opts.Checkpoint) {
+	for _, signed := range CheckpointsIn(v.opts.Checkpoint) {
 		origin, err := originOf(signed)
 		if err != nil {
 			return err
