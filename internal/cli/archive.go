@@ -11,17 +11,22 @@ import (
 
 	audit "github.com/kaizen-audit/kaizen-audit"
 	"github.com/kaizen-audit/kaizen-audit/archive"
+	"github.com/kaizen-audit/kaizen-audit/archive/s3"
 )
 
 func (a *app) archiveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "archive",
 		Short: "Copy a trail to where nobody can delete it early",
-		Long: `An archive is a directory (file:///mnt/archive) that has the trail's sealed
-segments, the lines after them and its checkpoints, kept until their retention
-date. Whoever holds the trail archives by itself with --archive-to; push does it
-once.`,
-		Example: `  kaizen-audit archive push --to file:///mnt/archive
+		Long: `An archive is a bucket with object lock (s3://BUCKET/PREFIX?endpoint=URL) or a
+directory (file:///mnt/archive) that has the trail's sealed segments, the lines
+after them and its checkpoints, kept until their retention date. Whoever holds
+the trail archives by itself with --archive-to; push does it once.
+
+Credentials of a bucket are those of the usual chain: AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY, the shared credentials file, the role of the machine.`,
+		Example: `  kaizen-audit archive push --to s3://audit-archive/agents
+  kaizen-audit archive push --to file:///mnt/archive
   kaizen-audit help archive push`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,15 +47,17 @@ type creator interface {
 }
 
 // openStore is the store at a URL. It asks nobody yet.
-func openStore(url string) (creator, error) {
+func openStore(url string, allowHTTP bool) (creator, error) {
 	scheme, _, ok := strings.Cut(url, ":")
 	switch {
 	case ok && scheme == "file":
 		return archive.OpenDir(url)
+	case ok && scheme == "s3":
+		return s3.Open(url, &s3.Options{AllowHTTP: allowHTTP})
 	case !ok:
-		return nil, errors.New("must be a URL, such as file:///mnt/archive")
+		return nil, errors.New("must be a URL, such as s3://bucket/prefix or file:///mnt/archive")
 	}
-	return nil, fmt.Errorf("there is no archive of scheme %q; there is file:", scheme)
+	return nil, fmt.Errorf("there is no archive of scheme %q; there are s3: and file:", scheme)
 }
 
 // storeURL is a store as a flag.
@@ -62,12 +69,21 @@ type storeURL struct {
 func (s *storeURL) String() string { return s.url }
 func (s *storeURL) Type() string   { return "url" }
 func (s *storeURL) Set(url string) error {
-	store, err := openStore(url)
+	store, err := openStore(url, true) // whether it may is another flag
 	if err != nil {
 		return err
 	}
 	s.url, s.store = url, store
 	return nil
+}
+
+// mayHTTP refuses an endpoint that --allow-http has to allow.
+func (s *storeURL) mayHTTP(allow bool) error {
+	if s.store == nil {
+		return nil
+	}
+	_, err := openStore(s.url, allow)
+	return err
 }
 
 // archiveStore is what --archive-to names; nil for nothing.
@@ -80,13 +96,16 @@ func (s *settings) archiveStore() archive.Store {
 
 // choose is the store of a flag, else that of the settings.
 func (a *app) choose(flag string, given storeURL) (creator, error) {
+	if err := given.mayHTTP(a.settings.allowHTTP); err != nil {
+		return nil, usageError{err}
+	}
 	switch {
 	case given.store != nil:
 		return given.store, nil
 	case a.settings.archiveTo.store != nil:
 		return a.settings.archiveTo.store, nil
 	}
-	return nil, usagef("--%s is needed: the archive's URL, such as file:///mnt/archive", flag)
+	return nil, usagef("--%s is needed: the archive's URL, such as s3://bucket/prefix or file:///mnt/archive", flag)
 }
 
 func (a *app) archivePushCommand() *cobra.Command {
@@ -101,7 +120,7 @@ lines after them, and the checkpoint, in this order. It returns once all of it i
 there. It can be interrupted and run again, and works beside a running writer.
 
 No key is archived but those that lines are sealed with, as they are wrapped.`,
-		Example: `  kaizen-audit archive push --to file:///mnt/archive --create-bucket
+		Example: `  kaizen-audit archive push --to "s3://audit-archive?endpoint=https://s3.example.com" --create-bucket
   kaizen-audit archive push --log audit.jsonl --to file:///mnt/archive --format json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -129,7 +148,7 @@ No key is archived but those that lines are sealed with, as they are wrapped.`,
 		},
 	}
 	cmd.Flags().Var(&to, "to", "the archive's URL (default that of --archive-to)")
-	cmd.Flags().BoolVar(&create, "create-bucket", false, "make the archive's directory first if it is missing")
+	cmd.Flags().BoolVar(&create, "create-bucket", false, "make the bucket, with object lock, or the directory if it is missing")
 	a.settings.addArchive(cmd.Flags())
 	addFormat(cmd, format)
 	return cmd

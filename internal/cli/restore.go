@@ -54,7 +54,7 @@ The trail goes on: with its signing key, which keys backup has saved. Without th
 it can be verified and queried. Where --checkpoint covers more entries than are
 archived, what there is is set aside, readable, and a new trail is begun whose
 entry 0 says what is missing.`,
-		Example: `  kaizen-audit restore --from file:///mnt/archive
+		Example: `  kaizen-audit restore --from s3://audit-archive/agents
   kaizen-audit restore --from file:///mnt/archive --log audit.jsonl --checkpoint /mnt/elsewhere/checkpoint
   kaizen-audit restore --from file:///mnt/archive --verify-only`,
 		Args: noArgs,

@@ -45,6 +45,7 @@ type settings struct {
 	archiveTo    storeURL
 	archiveEvery time.Duration
 	archiveRate  byteSize
+	allowHTTP    bool
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
 	anchors      []audit.Anchor // of the file
@@ -67,9 +68,10 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
 var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key",
-	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate"}
+	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", "allow-http"}
 
-// archivePrefix begins the flags whose keys stand in section archive.
+// archivePrefix begins the flags whose keys stand in section archive; allow-http
+// does too.
 const archivePrefix = "archive-"
 
 func envName(flag string) string {
@@ -78,6 +80,9 @@ func envName(flag string) string {
 
 // configKey is a setting's key in section trail, or its section and key.
 func configKey(flag string) string {
+	if flag == "allow-http" {
+		return "archive.allow_http"
+	}
 	if key, ok := strings.CutPrefix(flag, archivePrefix); ok {
 		return "archive." + strings.ReplaceAll(key, "-", "_")
 	}
@@ -117,9 +122,10 @@ func (s *settings) addDurability(f *pflag.FlagSet) {
 
 // addArchive adds where and how it is archived.
 func (s *settings) addArchive(f *pflag.FlagSet) {
-	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL, such as file:///mnt/archive (default nowhere)")
+	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL: s3://BUCKET or file:///DIR (default nowhere)")
 	f.DurationVar(&s.archiveEvery, "archive-every", audit.DefaultArchiveEvery, "ship what is not sealed yet each `TIME`")
 	f.Var(&s.archiveRate, "archive-rate", "archive no more than this a second, such as 10MiB (default no limit)")
+	f.BoolVar(&s.allowHTTP, "allow-http", false, "let the archive's endpoint be plain HTTP on another machine too")
 }
 
 // options are the settings as the library takes them.
@@ -173,7 +179,7 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 		return usagef("--log is empty")
 	}
 	if s.config == "" {
-		return s.findKEK()
+		return errors.Join(s.checkArchive(), s.findKEK())
 	}
 	scan, err := readConfig(ctx, s.config)
 	if err != nil {
@@ -191,7 +197,7 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 			}
 		}
 	}
-	return s.findKEK()
+	return errors.Join(s.checkArchive(), s.findKEK())
 }
 
 // findKEK finds who opens the key of --key-url.
@@ -204,6 +210,14 @@ func (s *settings) findKEK() (err error) {
 		s.openKEK, err = s.keyService(s.keyURL)
 	}
 	return err
+}
+
+// checkArchive holds the archive's endpoint against --allow-http.
+func (s *settings) checkArchive() error {
+	if err := s.archiveTo.mayHTTP(s.allowHTTP); err != nil {
+		return usagef("--archive-to: %w", err)
+	}
+	return nil
 }
 
 // listItems splits the environment's text for a repeatable flag by lines;
