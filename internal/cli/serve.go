@@ -16,6 +16,7 @@ import (
 
 func (a *app) serveCommand() *cobra.Command {
 	var idle time.Duration
+	var encrypt bool
 	var otlpAddress, otlpTokens string
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -49,7 +50,7 @@ senders that have a token of --otlp-token-file.`,
 			}
 			opts := a.settings.options()
 			opts.Command, opts.Warn, opts.StateDir = cmd.CommandPath(), a.warn, a.stateDir
-			opts.MustHold = true
+			opts.MustHold, opts.Encrypt = true, encrypt
 			trail, err := audit.Open(a.settings.log, &opts)
 			if err != nil {
 				return err
@@ -67,6 +68,7 @@ senders that have a token of --otlp-token-file.`,
 			return errors.Join(err, notify("STOPPING=1"))
 		},
 	}
+	cmd.Flags().BoolVar(&encrypt, "encrypt", false, "a trail that is made here seals every line; one that is there remembers")
 	cmd.Flags().DurationVar(&idle, "idle-exit", 0, "end once nobody has been connected for `TIME` (0: never)")
 	cmd.Flags().StringVar(&otlpAddress, "otlp", "", "take OTLP over HTTP at `ADDRESS` too, such as 127.0.0.1:4318 (default: not)")
 	cmd.Flags().StringVar(&otlpTokens, "otlp-token-file", "", "`FILE` with a name and a token a line, which senders of OTLP must have")

@@ -274,7 +274,14 @@ class Connection:
 class Client:
     """Exchanges with whoever holds a trail, which may change."""
 
-    def __init__(self, log: str, timeout: float, binary: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        log: str,
+        timeout: float,
+        binary: Optional[str] = None,
+        encrypt: bool = False,
+        key: Optional[str] = None,
+    ) -> None:
         # As the trail's own rule: links of the log are followed, then
         # X.jsonl has its directory at X.trail, any other X at X.trail.
         self.log = os.path.realpath(log)
@@ -284,6 +291,9 @@ class Client:
         self.directory = base + ".trail"
         self.timeout = timeout
         self.binary = binary
+        self.encrypt = encrypt
+        # In a closure: no repr and no pickle of this shows it.
+        self._key = (lambda: key) if key is not None else None
         # Connections for requests, and those that are a stream of events.
         self.idle: list[Connection] = []
         self.streams: list[Connection] = []
@@ -346,6 +356,11 @@ class Client:
                     raise HolderError(f"connect to the holder of {self.log}: {_cause(error)}") from None
                 else:
                     self.open.add(conn)
+                    try:
+                        self._must_seal()
+                    except HolderError:
+                        conn.close()
+                        raise
                     return conn
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -354,6 +369,32 @@ class Client:
                     )
                 time.sleep(min(wait, left))
                 wait = min(wait * 1.5, 0.01)
+
+    def _must_seal(self) -> None:
+        """Who wants an encrypted trail is told where the holder's is none."""
+        if not self.encrypt:
+            return
+        try:
+            with open(os.path.join(self.directory, "trail.json"), "rb") as file:
+                seals = loads(file.read(1 << 20)).get("encrypt", False)
+        except (OSError, ValueError, AttributeError) as error:
+            raise HolderError(
+                f"{self.log}: whether the trail is encrypted can't be told: {type(error).__name__}"
+            ) from None
+        if seals is not True:
+            raise HolderError(
+                f"{self.log}: option encrypt_at_rest: the trail does not seal its lines, and that is "
+                "chosen when one is made"
+            )
+
+    def _environment(self) -> "Optional[dict[str, str]]":
+        """The environment of a holder: the key is there, and in no argument."""
+        if self._key is None:
+            return None
+        env = dict(os.environ, AUDIT_LOG_ENCRYPTION_KEY=self._key())
+        for other in ("KAIZEN_AUDIT_KEY_FILE", "KAIZEN_AUDIT_KEY_URL"):  # it counts alone
+            env.pop(other, None)
+        return env
 
     def _start(self) -> "subprocess.Popen[bytes]":
         """Starts a holder that outlives us, unless one of this process's is
@@ -371,9 +412,10 @@ class Client:
                 )
             try:
                 self.process = subprocess.Popen(
-                    [os.path.abspath(path), "serve", "--log", self.log, "--idle-exit", IDLE_EXIT],
+                    [os.path.abspath(path), "serve", "--log", self.log, "--idle-exit", IDLE_EXIT]
+                    + (["--encrypt"] if self.encrypt else []),
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    start_new_session=True, cwd="/",
+                    start_new_session=True, cwd="/", env=self._environment(),
                 )  # fmt: skip
             except OSError as error:
                 raise HolderError(f"start a holder of {self.log}: {_cause(error)}") from None

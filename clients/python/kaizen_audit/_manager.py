@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import os
@@ -107,6 +108,23 @@ _MEMBERS = frozenset(
 )
 
 
+def _check_key(key: str) -> None:
+    """What is no key is an error that does not show it."""
+    text = key.strip() if isinstance(key, str) else ""
+    raw = b""
+    with contextlib.suppress(ValueError):
+        if len(text) == 64:
+            raw = bytes.fromhex(text)
+        else:
+            bare = text[:-1] if text.endswith("=") else text
+            raw = base64.b64decode(bare.replace("-", "+").replace("_", "/") + "=", validate=True)
+    if len(raw) != 32:
+        raise ValueError(
+            "audit trail manager: encryption_key is not a key: 32 bytes as base64, base64url or "
+            "64 hex digits, as openssl rand -base64 32 prints them"
+        )
+
+
 class AuditTrailManager:
     """The documented manager: records events in a trail and reads it.
 
@@ -118,9 +136,16 @@ class AuditTrailManager:
     :param audit_log_path: the log, ``/var/log/kaizen-audit.jsonl`` by default.
     :param retention_days: how long entries are kept at least. This version
         removes nothing, so 2555 is all that it accepts.
-    :param encrypt_at_rest: with ``encryption_key``, ``access_control``,
-        ``allowed_roles``, ``rotation_interval``, ``backup_to_s3`` and
-        ``s3_bucket``: not in this version; using one raises NotBuiltError.
+    :param encrypt_at_rest: the trail seals every line, and in it every field
+        with a person's data. It counts when the trail is made; one that is
+        there and does not is an error.
+    :param encryption_key: the trail's key: 32 bytes as base64, base64url or 64
+        hex digits, as ``openssl rand -base64 32`` prints them. The holder that
+        is started here gets it in its environment, never as an argument; None
+        is what that holder finds itself (``AUDIT_LOG_ENCRYPTION_KEY``, a file).
+    :param access_control: with ``allowed_roles``, ``rotation_interval``,
+        ``backup_to_s3`` and ``s3_bucket``: not in this version; using one
+        raises NotBuiltError.
     :param durability: ``durable`` (the holder's default: after fdatasync),
         ``written`` or ``queued``.
     :param timeout: seconds that a call may take with all its retries and the
@@ -143,8 +168,6 @@ class AuditTrailManager:
         timeout: float = 10.0,
     ) -> None:
         for name, used in (
-            ("encrypt_at_rest", encrypt_at_rest),
-            ("encryption_key", encryption_key),
             ("access_control", access_control),
             ("allowed_roles", allowed_roles),
             ("rotation_interval", rotation_interval),
@@ -166,7 +189,9 @@ class AuditTrailManager:
         if not path:
             raise ValueError("audit trail manager: audit_log_path is empty")
         self.path = path
-        self._client = Client(path, timeout)
+        if encryption_key is not None:
+            _check_key(encryption_key)
+        self._client = Client(path, timeout, encrypt=encrypt_at_rest, key=encryption_key)
         self._post = b"/v1/events"
         if durability:
             self._post += b"?durability=" + durability.encode()

@@ -27,8 +27,6 @@ from kaizen_audit import (
 class Options(unittest.TestCase):
     def test_an_option_that_is_not_built_is_an_error_when_it_is_used(self):
         for option in (
-            {"encrypt_at_rest": True},
-            {"encryption_key": "k"},
             {"access_control": True},
             {"allowed_roles": ["auditor"]},
             {"rotation_interval": "monthly"},
