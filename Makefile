@@ -31,7 +31,7 @@ dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r 
 PYTHON      ?= python3
 VENV        := clients/python/.venv
 
-.PHONY: all build man release python test format tidy vet staticcheck vuln race simulate fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy clean
+.PHONY: all build man release python test format tidy vet staticcheck vuln race simulate fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy bench-encrypt clean
 
 all: build
 
@@ -124,7 +124,7 @@ crash:
 	@for d in $(call dirs-with,"crash\.rounds"); do ( cd $$d; \
 		$(GO) test -run Crash -count=1 -timeout 2h -v . -crash.rounds=$(CRASHROUNDS) ); done
 
-bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory bench-detect bench-policy
+bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory bench-detect bench-policy bench-encrypt
 
 bench-append:
 	cd bench && $(GO) run ./append $(ARGS)
@@ -149,6 +149,9 @@ bench-memory:
 
 bench-policy:
 	cd bench && $(GO) run ./policy $(ARGS)
+
+bench-encrypt:
+	cd bench && $(GO) run ./encrypt $(ARGS)
 
 clean:
 	rm -rf bin dist bench/bench-*-[0-9]*

@@ -5,7 +5,6 @@ import (
 	"compress/flate"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	_ "embed"
@@ -72,13 +71,6 @@ func appendPrefixed[T string | []byte](dst []byte, p T) []byte {
 	return append(dst, p...)
 }
 
-// derive is HKDF-SHA-256 (RFC 5869).
-func derive(secret, salt, info []byte) (k Key, err error) {
-	b, err := hkdf.Key(sha256.New, secret, salt, string(info), KeySize)
-	copy(k[:], b)
-	return k, err
-}
-
 // sealBox makes the box of data.
 func sealBox(k Key, info, data []byte, m method) ([]byte, error) {
 	n := padded(len(data) + 1)
@@ -86,13 +78,12 @@ func sealBox(k Key, info, data []byte, m method) ([]byte, error) {
 	body := box[tagSize:]
 	copy(body, data)
 	body[len(data)] = byte(m)
-	enc, mac, err := boxKeys(k)
+	keys, err := keysOf(k)
 	if err != nil {
 		return nil, err
 	}
-	tag := tagOf(mac, info, body)
-	copy(box, tag)
-	return box, crypt(enc, tag, body)
+	keys.tag(box[:tagSize], info, body)
+	return box, crypt(keys.enc(), box[:tagSize], body)
 }
 
 // openBox gives what is in a box, at most limit bytes. box is not changed.
@@ -100,15 +91,16 @@ func openBox(k Key, info, box []byte, limit int) ([]byte, error) {
 	if !validBox(box) {
 		return nil, ErrMalformed
 	}
-	enc, mac, err := boxKeys(k)
+	keys, err := keysOf(k)
 	if err != nil {
 		return nil, err
 	}
 	tag, body := box[:tagSize], bytes.Clone(box[tagSize:])
-	if err := crypt(enc, tag, body); err != nil {
+	if err := crypt(keys.enc(), tag, body); err != nil {
 		return nil, err
 	}
-	if !hmac.Equal(tag, tagOf(mac, info, body)) {
+	var want [tagSize]byte
+	if keys.tag(want[:], info, body); !hmac.Equal(tag, want[:]) {
 		return nil, ErrOpen
 	}
 	// From here on it is what the holder of the key sealed.
@@ -126,21 +118,6 @@ func openBox(k Key, info, box []byte, limit int) ([]byte, error) {
 func validBox(box []byte) bool {
 	n := len(box) - tagSize
 	return n > 0 && padded(n) == n
-}
-
-func boxKeys(k Key) (enc, mac []byte, err error) {
-	b, err := hkdf.Expand(sha256.New, k[:], labelBox, 2*KeySize)
-	if err != nil {
-		return nil, nil, err
-	}
-	return b[:KeySize], b[KeySize:], nil
-}
-
-func tagOf(mac, info, body []byte) []byte {
-	h := hmac.New(sha256.New, mac)
-	h.Write(appendPrefixed(nil, info))
-	h.Write(body)
-	return h.Sum(nil)
 }
 
 // crypt encrypts or decrypts body in place.

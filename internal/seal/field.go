@@ -46,26 +46,24 @@ func (p Place) info(handles string) []byte {
 // FieldKey derives the key of one field from the keys of all its subjects. It
 // can be disclosed: it opens this field and no other.
 func FieldKey(p Place, subjects []Subject) (Key, error) {
-	_, k, err := p.key(subjects)
+	handles, secret, err := joinSubjects(subjects)
+	var k Key
+	if err == nil {
+		k, err = derive(secret, []byte(p.EventID), p.info(handles))
+	}
 	if err != nil {
 		return Key{}, fmt.Errorf("derive key of %s: %w", p.Pointer, err)
 	}
 	return k, nil
 }
 
-func (p Place) key(subjects []Subject) (handles string, k Key, err error) {
-	handles, secret, err := joinSubjects(subjects)
-	if err != nil {
-		return "", Key{}, err
-	}
-	k, err = derive(secret, []byte(p.EventID), p.info(handles))
-	return handles, k, err
-}
-
 // joinSubjects gives the subjects' handles and keys in the order of handles.
 func joinSubjects(subjects []Subject) (handles string, secret []byte, err error) {
 	if len(subjects) == 0 || len(subjects) > MaxSubjects {
 		return "", nil, fmt.Errorf("%d subjects, want 1 to %d", len(subjects), MaxSubjects)
+	}
+	if len(subjects) == 1 && ValidHandle(subjects[0].Handle) && len(subjects[0].Key) == KeySize {
+		return subjects[0].Handle, subjects[0].Key, nil // as nearly always
 	}
 	ordered := slices.Clone(subjects)
 	slices.SortFunc(ordered, func(a, b Subject) int { return strings.Compare(a.Handle, b.Handle) })
@@ -109,12 +107,17 @@ func SealField(p Place, subjects []Subject, value []byte) (string, error) {
 	if !validJSON(value) {
 		return "", fmt.Errorf("seal %s: value is not JSON: %w", p.Pointer, ErrMalformed)
 	}
-	handles, k, err := p.key(subjects)
+	handles, secret, err := joinSubjects(subjects)
+	if err != nil {
+		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
+	}
+	place := p.info(handles)
+	k, err := derive(secret, []byte(p.EventID), place)
 	if err != nil {
 		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
 	}
 	data, m := pack(value)
-	box, err := sealBox(k, p.info(handles), data, m)
+	box, err := sealBox(k, place, data, m)
 	if err != nil {
 		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
 	}

@@ -41,10 +41,11 @@ type vectorBox struct {
 // check compares every value between key and box, and gives the box.
 func (v vectorBox) check(t *testing.T, k Key, in []byte) []byte {
 	t.Helper()
-	enc, mac, err := boxKeys(k)
+	keys, err := keysOf(k)
 	if err != nil {
 		t.Fatal(err)
 	}
+	enc, mac := keys.enc(), keys[KeySize:]
 	for _, c := range []struct {
 		name      string
 		got, want []byte

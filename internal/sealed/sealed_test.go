@@ -286,6 +286,10 @@ func TestForgedEnvelopesAreInert(t *testing.T) {
 	}
 	e, _ := entry.Parse(stored)
 	userID, other := e.Metadata.Text("user_id"), e.Metadata.Text("a/b~c")
+	anotherID := e.EventID[:35] + "0"
+	if anotherID == e.EventID {
+		anotherID = e.EventID[:35] + "1"
+	}
 	open := sealed.NewOpener(origin, s, limit, nil).Open
 	text := plainLine(t, entry.Event{EventType: "X", AgentID: "a", Action: "b", Inputs: entry.Of(map[string]any{"v": userID})})
 	if v, err := open(text); err != nil || !bytes.Equal(v.Line, text) || v.Sealed {
@@ -301,7 +305,7 @@ func TestForgedEnvelopesAreInert(t *testing.T) {
 		},
 		"a flipped bit":     func(s string) string { return strings.Replace(s, userID, flip(userID), 1) },
 		"a later version":   func(s string) string { return strings.Replace(s, `"sealed:v1:`, `"sealed:v2:`, 1) },
-		"another entry's":   func(s string) string { return strings.Replace(s, e.EventID, e.EventID[:35]+"0", 1) },
+		"another entry's":   func(s string) string { return strings.Replace(s, e.EventID, anotherID, 1) },
 		"the list is a map": func(s string) string { return strings.Replace(s, `"sealed":["/inputs"`, `"sealed":[{},"/inputs"`, 1) },
 	} {
 		v, err := open([]byte(change(string(stored))))
