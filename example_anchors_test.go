@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -20,4 +21,23 @@ func ExampleCheckAnchor() {
 	// Output:
 	// <nil>
 	// needs the key of a witness, or the certificates of an authority for timestamps
+}
+
+// A verification for a timer: it is recorded, and the next one begins where it ended.
+func ExampleTrail_VerifySinceLast() {
+	path, opts, done := scratch()
+	defer done()
+	ctx := context.Background()
+	trail := must(audit.Open(path, opts))
+	defer trail.Close()
+	must(trail.Record(ctx, toolUse("qa-agent-001", "calculator")))
+
+	report := must(trail.VerifySinceLast(ctx, nil))
+	fmt.Println(report.Status)
+	for e, err := range trail.Query(ctx, audit.Query{EventTypes: []string{"AUDIT_VERIFY"}}) {
+		fmt.Println(e.Outputs.Text("status"), err)
+	}
+	// Output:
+	// intact
+	// intact <nil>
 }

@@ -202,8 +202,13 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 	if err != nil {
 		return err
 	}
+	return t.noteReading(ctx, as, inputs, map[string]any{"size": size})
+}
+
+// noteReading is noteRead with what came of the reading.
+func (t *Trail) noteReading(ctx context.Context, as readEntry, inputs, outputs map[string]any) error {
 	o := ownEntry{
-		eventType: as.eventType, action: as.action, inputs: inputs, outputs: map[string]any{"size": size},
+		eventType: as.eventType, action: as.action, inputs: inputs, outputs: outputs,
 		metadata: map[string]any{"principal": principal(), "command": t.command(), "pid": os.Getpid()},
 	}
 	if by, ok := peerOf(ctx); ok {

@@ -1,8 +1,13 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +19,8 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
-	var checkpoint string
+	var checkpoint, onFailure string
+	var sinceLast bool
 	var opts audit.VerifyOptions
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
@@ -28,16 +34,26 @@ any damage, and 3 only when the system refuses a file or there is no trail. A
 What was checked is as good as what it is anchored on: with none, the key came
 from the trail itself. --checkpoint names an older checkpoint of the trail that
 was kept elsewhere, --key the vkey that its owner published; --require-anchor
-fails where there is neither.`,
+fails where there is neither. The anchors of the configuration file are asked too
+(docs/anchors.md).
+
+--since-last is for a timer: it does not read again the lines that the last one has
+found intact, and is recorded (AUDIT_VERIFY). Let one without it run now and then,
+which reads everything. --on-failure runs a command, words split at spaces, with the
+report as JSON on its standard input; the exit code stays 1.`,
 		Example: `  kaizen-audit verify
   kaizen-audit verify --log audit.jsonl --checkpoint /mnt/elsewhere/checkpoint --key "$VKEY"
-  kaizen-audit verify --require-anchor --format json`,
+  kaizen-audit verify --require-anchor --format json
+  kaizen-audit verify --since-last --on-failure "/usr/local/bin/page-somebody audit"`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.Key != "" {
 				if err := checkKey("key", opts.Key); err != nil {
 					return err
 				}
+			}
+			if cmd.Flags().Changed("on-failure") && strings.TrimSpace(onFailure) == "" {
+				return usagef("--on-failure is empty")
 			}
 			if checkpoint != "" {
 				var err error
@@ -51,8 +67,11 @@ fails where there is neither.`,
 			bar := newProgress(a.stderr, "verify")
 			opts.Progress, opts.StateDir = bar.bytes, a.stateDir
 			opts.Anchors, opts.Warn = a.settings.anchors, a.warn
-			r, err := audit.VerifyPath(cmd.Context(), a.settings.log, &opts)
+			r, err := a.verify(cmd, sinceLast, &opts)
 			bar.done()
+			if failed := err != nil || r.Status != verify.Intact; failed && onFailure != "" && cmd.Context().Err() == nil {
+				a.tellFailure(cmd.Context(), onFailure, r, err)
+			}
 			switch {
 			case errors.Is(err, audit.ErrNoCheckpoint):
 				return usageError{hinted{fmt.Errorf("--checkpoint %s: %w", report.Printable(checkpoint), err),
@@ -77,9 +96,52 @@ fails where there is neither.`,
 	f := cmd.Flags()
 	f.StringVar(&checkpoint, "checkpoint", "", "an older signed checkpoint, kept elsewhere, or a file of --checkpoint-to")
 	f.StringVar(&opts.Key, "key", "", "the trail's verifier key (vkey), from somewhere you trust")
+	f.BoolVar(&sinceLast, "since-last", false, "read only what came after the last recorded verification, and record this one")
+	f.StringVar(&onFailure, "on-failure", "", "a command to run where the trail is not intact, the report as JSON on its standard input")
 	f.BoolVar(&opts.RequireAnchor, "require-anchor", false, "fail unless it is anchored outside the trail")
 	addFormat(cmd, format)
 	return cmd
+}
+
+// verify verifies all of the trail, or what came since the last time. A trail that
+// can't be opened is verified as a whole, and that is not recorded.
+func (a *app) verify(cmd *cobra.Command, sinceLast bool, opts *audit.VerifyOptions) (*audit.VerifyReport, error) {
+	if sinceLast {
+		trail, err := a.openReader(cmd)
+		if err == nil {
+			defer trail.Close()
+			return trail.VerifySinceLast(cmd.Context(), opts)
+		}
+		a.warn(fmt.Errorf("the trail can't be opened, so that all of it is verified and nothing recorded: %w", err))
+	}
+	return audit.VerifyPath(cmd.Context(), a.settings.log, opts)
+}
+
+// failureTimeout bounds the command that is told of a failure.
+const failureTimeout = time.Minute
+
+// tellFailure runs the command of --on-failure, with the report on its stdin. Its
+// words are split at spaces; no shell is asked.
+func (a *app) tellFailure(ctx context.Context, command string, r *audit.VerifyReport, failure error) {
+	words := strings.Fields(command)
+	ctx, cancel := context.WithTimeout(ctx, failureTimeout)
+	defer cancel()
+	c := exec.CommandContext(ctx, words[0], words[1:]...)
+	if r == nil {
+		r = &audit.VerifyReport{Status: verify.Unreadable, Ranges: []verify.Range{}, Unproven: []string{}}
+	}
+	if failure != nil && r.Detail == "" {
+		r.Detail = failure.Error()
+	}
+	text, err := json.Marshal(r)
+	if err == nil {
+		c.Stdin, c.WaitDelay = bytes.NewReader(append(text, '\n')), time.Second
+		c.Stdout, c.Stderr = a.stderr, a.stderr
+		err = c.Run()
+	}
+	if err != nil {
+		a.warn(fmt.Errorf("--on-failure %s: %w", words[0], err))
+	}
 }
 
 // maxCheckpoints bounds a file of checkpoints: some 80,000, a day of one a second.
@@ -129,6 +191,9 @@ func verified(r *audit.VerifyReport) [][2]string {
 		add("Problem", "%s", r.Problem)
 	}
 	add("Detail", "%s", r.Detail)
+	if r.Since > 0 {
+		add("Read", "from entry %d on; what was before is checked since an earlier verification", r.Since)
+	}
 	for _, g := range r.Ranges {
 		if r.Status == verify.Damaged {
 			add("Entries", "%s: %s", entryRange(g.First, g.Count), g.State)

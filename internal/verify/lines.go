@@ -51,14 +51,16 @@ type takeLines func(s *segment, first int64, digests, leaves []hash) error
 
 // readLines gives take every complete line of the segments, in order. What
 // keeps the lines from being followed is in walked, and ends it; with jump it
-// goes on where the next segment says that it begins. The error is take's,
+// goes on where the next segment says that it begins. The first line due is that at
+// index from. The error is take's,
 // ctx's, or that the operating system refused a file.
 //
 // Segments are read side by side, each in blocks of whole lines, ahead of the
 // one that is due. Who has read a block hashes it too, while it is in that
 // core's cache; this goroutine takes the blocks in order. Memory is bounded by
 // the slots, not by trail, segment or line.
-func readLines(ctx context.Context, cpu slots, list []segment, jump bool, progress func(done int64), take takeLines) (w walked, err error) {
+func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump bool, progress func(done int64), take takeLines) (w walked, err error) {
+	w.lines = from
 	ctx, cancel := context.WithCancel(ctx)
 	var readers sync.WaitGroup
 	defer readers.Wait()

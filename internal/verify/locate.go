@@ -104,7 +104,7 @@ func (t *truth) leaf(index int64) (hash, error) {
 // locate compares the lines with what was signed, and the other proofs too.
 func (v *verification) locate(ctx context.Context, cpu slots, list []segment, t *truth) ([]Finding, error) {
 	c := comparison{truth: t, report: v.r, bad: -1}
-	w, err := readLines(ctx, cpu, list, true, nil, func(s *segment, first int64, _, leaves []hash) error {
+	w, err := readLines(ctx, cpu, list, 0, true, nil, func(s *segment, first int64, _, leaves []hash) error {
 		return c.take(s, first, leaves)
 	})
 	if err != nil {

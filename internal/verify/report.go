@@ -49,6 +49,7 @@ const (
 	stateChecked = "checked"
 	stateBad     = "bad"
 	stateMissing = "missing"
+	stateEarlier = "checked before" // by an earlier verification
 )
 
 // Report says what was found. Its JSON form only grows.
@@ -65,6 +66,9 @@ type Report struct {
 	Anchors []Anchored `json:"anchors,omitempty"`
 	// Finding is the first damage. Its members stand in the report itself.
 	Finding
+	// Since is the index before which lines were not read again, since an earlier
+	// verification has read them; 0 where all were read.
+	Since int64 `json:"since,omitempty"`
 	// Ranges are the parts of the trail and their state, ascending.
 	Ranges []Range `json:"ranges"`
 	// Uncovered is the number of complete lines past the checkpoint, Torn the
@@ -102,7 +106,8 @@ type Finding struct {
 type Range struct {
 	First int64 `json:"first"`
 	Count int64 `json:"count"`
-	// State is "checked", "bad" (the damage lies in it) or "missing".
+	// State is "checked", "bad" (the damage lies in it), "missing" or "checked
+	// before".
 	State string `json:"state"`
 }
 

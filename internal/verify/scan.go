@@ -309,10 +309,14 @@ type scanned struct {
 }
 
 // scan hashes all lines, compares tiles and bundles with those below the last
-// head, and gives their roots at the heads.
-func scan(ctx context.Context, cpu slots, list []segment, proofs proofs, heads []head, progress func(done, total int64)) (scanned, error) {
+// head, and gives their roots at the heads. The lines before index from, where the
+// list begins, are not read: the bundles stand for them.
+func scan(ctx context.Context, cpu slots, list []segment, from int64, proofs proofs, heads []head, progress func(done, total int64)) (scanned, error) {
 	c := newChecker(cpu, proofs, heads)
 	defer c.wg.Wait()
+	if err := c.addBundles(ctx, from); err != nil {
+		return scanned{}, errors.Join(err, c.finish())
+	}
 	total := int64(0)
 	for _, s := range list {
 		total += s.bytes
@@ -324,7 +328,7 @@ func scan(ctx context.Context, cpu slots, list []segment, proofs proofs, heads [
 			progress(done, max(total, done))
 		}
 	}
-	w, err := readLines(ctx, cpu, list, false, tell, func(_ *segment, _ int64, digests, leaves []hash) error {
+	w, err := readLines(ctx, cpu, list, from, false, tell, func(_ *segment, _ int64, digests, leaves []hash) error {
 		return c.add(digests, leaves)
 	})
 	if err == nil {
@@ -334,6 +338,38 @@ func scan(ctx context.Context, cpu slots, list []segment, proofs proofs, heads [
 		progress(max(total, told), max(total, told))
 	}
 	return scanned{w, c.roots, c.faults}, err
+}
+
+// errNoBundle: a bundle that should stand for lines is not to be had.
+var errNoBundle = errors.New("a bundle is missing or broken")
+
+// addBundles takes the first size leaves from the entry bundles.
+func (c *checker) addBundles(ctx context.Context, size int64) error {
+	s := newHasher()
+	var buf tileBuffer
+	var digests, leaves [tileWidth]hash
+	for n := int64(0); n*tileWidth < size; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A partial bundle is there for the sizes that were signed last.
+		width := int(min(tileWidth, size-n*tileWidth))
+		t, _, err := c.proofs.tile(bundles, n, int(min(tileWidth, c.limit-n*tileWidth)), &buf)
+		if refused(err) {
+			return err
+		}
+		if err != nil {
+			return errNoBundle
+		}
+		for i := range width {
+			digests[i] = *t.hash(i)
+			leaves[i] = t.leaf(s, i)
+		}
+		if err := c.add(digests[:width], leaves[:width]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progressBytes is how many bytes of lines lie between two calls of Progress:

@@ -37,6 +37,10 @@ type Options struct {
 	Outside []Outside
 	// Broken says what was found of anchors that prove nothing, which is damage.
 	Broken []string
+	// Since is what an earlier verification found intact: of the segments that end
+	// before it the lines are not read again, their bundles stand for them. Where
+	// anything is not as it should be, all is read. The zero Since is none.
+	Since Since
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
 	// Workers is how many goroutines hash; 0 means GOMAXPROCS.
@@ -45,6 +49,12 @@ type Options struct {
 	// goroutine. The total is an estimate until the end where lines are
 	// compressed and the manifest does not name their length.
 	Progress func(done, total int64)
+}
+
+// Since is the size and root of a checkpoint that a trail was found intact under.
+type Since struct {
+	Size int64
+	Root [32]byte
 }
 
 // Outside is a checkpoint that somebody outside vouched for.
@@ -167,10 +177,14 @@ func (v *verification) check(ctx context.Context) error {
 	}
 	defer closeSegments(list)
 	cpu := make(slots, cmp.Or(max(v.opts.Workers, 0), runtime.GOMAXPROCS(0)))
-	s, err := scan(ctx, cpu, list, proofs{v.dir}, v.heads, v.opts.Progress)
+	s, from, err := v.scanSince(ctx, cpu, list)
+	if err == nil && from == 0 {
+		s, err = scan(ctx, cpu, list, 0, proofs{v.dir}, v.heads, v.opts.Progress)
+	}
 	if err != nil {
 		return err
 	}
+	v.r.Since = from
 	v.r.Uncovered, v.r.Torn = max(s.lines-v.r.Size, 0), s.torn
 	if len(v.given) > 0 && !slices.ContainsFunc(v.given, func(h head) bool { return !s.holds(h) }) {
 		for _, h := range v.given {
@@ -180,6 +194,33 @@ func (v *verification) check(ctx context.Context) error {
 		}
 	}
 	return v.judge(ctx, cpu, s, list)
+}
+
+// scanSince scans what came after the earlier verification; from is the index where
+// it begins. It is 0 where there is nothing to leave out, or a doubt: then all is to
+// be read.
+func (v *verification) scanSince(ctx context.Context, cpu slots, list []segment) (s scanned, from int64, err error) {
+	since := v.opts.Since
+	first := 0
+	for i, seg := range list {
+		if seg.first >= 0 && seg.first <= since.Size {
+			first = i
+		}
+	}
+	if first == 0 || list[0].first != 0 {
+		return s, 0, nil
+	}
+	from = list[first].first
+	s, err = scan(ctx, cpu, list[first:], from, proofs{v.dir}, v.heads, v.opts.Progress)
+	switch {
+	case errors.Is(err, errNoBundle):
+		return s, 0, nil
+	case err != nil:
+		return s, 0, err
+	case s.stop != nil, len(s.faults) > 0, slices.ContainsFunc(v.heads, func(h head) bool { return !s.holds(h) }):
+		return s, 0, nil
+	}
+	return s, from, nil
 }
 
 // trust chooses the key. It stays nil where there is none to be had.
@@ -269,6 +310,9 @@ func (v *verification) readHeads() error {
 		if err := v.readGiven(); err != nil {
 			return err
 		}
+	}
+	if since := v.opts.Since; since.Size > 0 {
+		v.heads = append(v.heads, head{size: since.Size, root: since.Root, from: "an earlier verification"})
 	}
 	v.readOutside()
 	slices.SortStableFunc(v.heads, func(a, b head) int { return cmp.Compare(a.size, b.size) })
@@ -399,6 +443,9 @@ func (v *verification) say() {
 	case AnchorTimestamp:
 		r.Unproven = append(r.Unproven, "what came after the timestamp, against somebody with the signing key")
 	}
+	if r.Since > 0 {
+		r.Unproven = append(r.Unproven, fmt.Sprintf("that the lines of the first %d entries are still as the verification before has found them: they were not read again", r.Since))
+	}
 	if r.Uncovered > 0 {
 		r.Unproven = append(r.Unproven, fmt.Sprintf("the newest %d lines: no checkpoint covers them yet", r.Uncovered))
 	}
@@ -423,6 +470,7 @@ func (v *verification) judge(ctx context.Context, cpu slots, s scanned, list []s
 	}
 	// The lines are what was signed last. What was signed before must be a
 	// prefix of it, and bundles and tiles must be theirs.
+	v.r.addRange(0, v.r.Since, stateEarlier)
 	for i, first := range s.starts {
 		end := top.size
 		if i+1 < len(s.starts) {

@@ -1,0 +1,85 @@
+package audit
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/verify"
+)
+
+// A verification since the last one reads the segments that came after, is recorded,
+// and finds what was changed there; in doubt it reads everything.
+func TestVerifySinceLast(t *testing.T) {
+	ctx := context.Background()
+	for _, encrypt := range []bool{false, true} {
+		path, o := profileTrail(t, "plain", Options{Encrypt: encrypt})
+		o.Encrypt = false
+		trail := openWith(t, path, o)
+		seal := func() {
+			for range 600 { // more than two bundles
+				mustRecord(t, trail, personalEvent("mia", "t"))
+			}
+			if _, err := trail.Rotate(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := trail.signer.sign(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		since := func(want string, skipped bool) {
+			t.Helper()
+			if err := trail.signer.sign(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := trail.VerifySinceLast(ctx, &VerifyOptions{StateDir: o.StateDir})
+			if err != nil || r.Status != want || (r.Since > 0) != skipped {
+				t.Fatalf("encrypted %v: %+v, %v; want %s, since %v", encrypt, r, err, want, skipped)
+			}
+			if r.Status == verify.Intact && skipped && (r.Ranges[0].State != "checked before" || r.Ranges[0].Count != r.Since) {
+				t.Errorf("%+v", r.Ranges)
+			}
+		}
+		seal()
+		seal()
+		since(verify.Intact, false) // the first of all
+		since(verify.Intact, true)
+		seal()
+		since(verify.Intact, true)
+		entries := found(t, trail, Query{EventTypes: []string{"AUDIT_VERIFY"}})
+		if len(entries) != 3 || entries[2].Outputs.Text("status") != verify.Intact {
+			t.Fatalf("%d entries", len(entries))
+		}
+		// A changed line in what is read is found, and then everything is read.
+		seal()
+		segments, err := filepath.Glob(filepath.Join(trail.dir, "segments", "*.zst"))
+		if err != nil || len(segments) != 4 {
+			t.Fatal(segments, err)
+		}
+		last := segments[3]
+		b, err := os.ReadFile(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(last, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		good := append([]byte(nil), b...)
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(last, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		since(verify.Damaged, false)
+		if err := os.WriteFile(last, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		since(verify.Intact, true) // a damaged one is no beginning for the next
+		// A bundle before it is missing: nothing stands for the lines any more.
+		bundle := filepath.Join(trail.dir, "tile", "entries", "001")
+		if err := os.Remove(bundle); err != nil {
+			t.Fatal(err)
+		}
+		since(verify.Damaged, false)
+	}
+}
