@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -223,6 +224,49 @@ func TestBackupOfKeysIsCheckedBeforeItIsPutBack(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(trail.Dir(), "keys")); err == nil {
 			t.Fatalf("%s left something", name)
+		}
+	}
+}
+
+// Who records through a holder that has the key needs none, and can read nothing:
+// the key is in another process, which may be another user's.
+func TestWhoHasNoKeyWritesThroughTheHolderAndReadsNothing(t *testing.T) {
+	ctx := context.Background()
+	path, o := encryptedTrail(t)
+	openWith(t, path, o) // the holder
+	t.Setenv("AUDIT_LOG_ENCRYPTION_KEY", "")
+	if err := os.Unsetenv("AUDIT_LOG_ENCRYPTION_KEY"); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := Open(path, &Options{StateDir: filepath.Join(t.TempDir(), "state"), Command: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	for n := range 3 {
+		if _, err := writer.Record(ctx, canaryEvent(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	var refused error
+	for _, err := range writer.Query(ctx, Query{}) {
+		if err != nil {
+			refused = err
+			break
+		}
+		seen++
+	}
+	if seen > 0 || !errors.Is(refused, ErrNoKey) {
+		t.Errorf("it reads %d, %v", seen, refused)
+	}
+	if err := writer.RotateKEK(ctx); !errors.Is(err, ErrLocked) {
+		t.Errorf("%v", err)
+	}
+	noCanary(t, filepath.Dir(path))
+	for n := range 3 {
+		if got, err := countOf(t, path, *o, fmt.Sprint("canary-user-", n)); got != 1 || err != nil {
+			t.Errorf("who has the key reads %d, %v", got, err)
 		}
 	}
 }

@@ -37,7 +37,12 @@ func FuzzFiles(f *testing.F) {
 		f.Fatal(err)
 	}
 	s.Close()
-	names := []string{deksName, subjectsName, pagesName + "/0-1.jsonl", erasingName, macName}
+	for name, text := range map[string]string{untilName: `{"format":1,"until":"2026-01-02T03:04:05.678Z"}`, restoredName: `{"format":1,"created":"2026-01-02T03:04:05.678Z"}`} {
+		if err := durable.WriteFile(o.FS, "/keys/"+name, []byte(text), 0o600); err != nil {
+			f.Fatal(err)
+		}
+	}
+	names := []string{deksName, subjectsName, pagesName + "/0-1.jsonl", erasingName, macName, untilName, restoredName}
 	files := map[string][]byte{}
 	for i, name := range names {
 		text, err := durable.ReadFile(o.FS, "/keys/"+name, 1<<20)
@@ -65,6 +70,12 @@ func FuzzFiles(f *testing.F) {
 			if err := durable.CreateFile(o.FS, "/keys/"+name, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if until, err := BackedUpUntil(o.FS, o.Dir); err != nil && !until.IsZero() {
+			t.Error("a time beside an error")
+		}
+		if list, err := List(o.FS, o.Dir); err == nil && len(list) < 2 {
+			t.Errorf("%d keys where two files hold some", len(list))
 		}
 		s, err := Open(ctx, o)
 		if err != nil {
