@@ -277,6 +277,15 @@ func (p *Pusher) putLoose(ctx context.Context, name string) error {
 // replace stores what can change, if it did.
 func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
 	o := archive.Object{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data), Replace: true}
+	if p.there[name].sum == [sha256.Size]byte{} {
+		// This process has not stored it: another one may have, just so. Where
+		// versions are kept each of them stays.
+		i, err := p.store.Head(ctx, name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		p.there[name] = object{i.Size, i.SHA256}
+	}
 	if p.there[name] == (object{o.Size, o.SHA256}) {
 		return nil
 	}

@@ -1,14 +1,11 @@
 package archiver
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 )
 
@@ -35,7 +32,7 @@ func (p *Pusher) putTail(ctx context.Context, view *journal.View, parts []journa
 		if len(text) == 0 {
 			return nil
 		}
-		if err := p.putPiece(ctx, first, text); err != nil {
+		if err := p.replace(ctx, tailFile(first), text); err != nil {
 			return err
 		}
 		p.pieces = append(p.pieces, piece{first, next - first, int64(len(text))})
@@ -63,27 +60,6 @@ func (p *Pusher) putTail(ctx context.Context, view *journal.View, parts []journa
 		}
 	}
 	return next, end(next)
-}
-
-// putPiece stores a piece unless the archive has it just so.
-func (p *Pusher) putPiece(ctx context.Context, first int64, text []byte) error {
-	name, sum := tailFile(first), sha256.Sum256(text)
-	if had, ok := p.there[name]; ok && had.size == int64(len(text)) && had.sum == [sha256.Size]byte{} {
-		i, err := p.store.Head(ctx, name)
-		if err != nil {
-			return err
-		}
-		p.there[name] = object{i.Size, i.SHA256}
-	}
-	if p.there[name] == (object{int64(len(text)), sum}) {
-		return nil
-	}
-	o := archive.Object{Name: name, Size: int64(len(text)), SHA256: sum, Replace: true}
-	if err := p.store.Put(ctx, o, p.limited(ctx, bytes.NewReader(text))); err != nil {
-		return err
-	}
-	p.there[name] = object{o.Size, sum}
-	return nil
 }
 
 // dropTail removes the pieces of the archive that are none of the tail's: their
