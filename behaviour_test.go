@@ -695,7 +695,7 @@ func TestManySecondsLeaveNoLitter(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		m := newMem(t)
-		trail, err := Open(memLog, &Options{fs: m, Command: "test"})
+		trail, err := Open(memLog, &Options{fs: m, Command: "test", RotationInterval: RotateNever})
 		if err != nil {
 			t.Fatal(err)
 		}

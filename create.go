@@ -303,7 +303,10 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 	fsys := t.opts.fs
 	file := func(name string) string { return filepath.Join(t.dir, name) }
 	t.id = trailID{Format: formatVersion, Profile: cmp.Or(t.opts.profile, "plain"), Encrypt: t.opts.Encrypt}
-	if t.opts.Policy != nil { // before anything is made
+	if err := t.checkTerms(); err != nil { // before anything is made
+		return now, err
+	}
+	if t.opts.Policy != nil {
 		if _, err := t.fitPolicy(t.opts.Policy); err != nil {
 			return now, err
 		}
@@ -380,10 +383,8 @@ func (t *Trail) createdLine(now time.Time, adopted *Adopted) ([]byte, error) {
 		"format": formatVersion, "origin": t.id.Origin, "profile": t.id.Profile, "vkey": t.id.VKey, "lifecycle_vkey": t.id.LifecycleVKey,
 		"writer": t.writer(),
 	}
-	if t.opts.Encrypt {
-		policy := t.policyNow()
-		policy["version"], policy["locked"] = 0, false
-		facts["policy"] = policy
+	if terms := t.firstTerms(); terms.Encrypt || terms.RetentionDays != nil {
+		facts["policy"] = terms
 	}
 	t.protection(facts)
 	if s := t.opts.successor; s != nil {

@@ -278,16 +278,6 @@ func (t *Trail) closeKeys() error {
 	return nil
 }
 
-// policyNow is the policy in force, as lifecycle entries restate it
-// (docs/format-lifecycle.md §7.6).
-func (t *Trail) policyNow() map[string]any {
-	p := map[string]any{"profile": t.id.Profile, "retention_days": nil}
-	if t.id.Encrypt {
-		p["encrypt"] = true
-	}
-	return p
-}
-
 // saysSealed is what a line that begins a segment says of what the trail seals: its
 // profile, and whether lines are.
 func saysSealed(line []byte) (profile string, encrypt, says bool) {

@@ -65,12 +65,10 @@ func (t *Trail) readSaid(ctx context.Context, size int64) error {
 		return nil
 	}
 	id := t.ids()
-	c := lifecycle.Config{Origin: id.Origin, LifecycleVKey: id.LifecycleVKey, Profile: id.Profile, Covered: next, Restated: true}
+	c := t.lifeConfig(next)
+	c.Restated = true
 	if len(s.lines) > 0 { // the first may be older than the present key
 		c.LifecycleVKey = id.lifecycleAt(s.lines[0].Index)
-	}
-	for _, k := range id.VKeys {
-		c.VKeys = append(c.VKeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
 	}
 	s.state, s.erased = lifecycle.Replay(c, s.lines), map[string]bool{}
 	for _, e := range s.state.Erasures {

@@ -461,9 +461,39 @@ func ExampleManagerOptions() {
 	path, opts, done := scratch()
 	defer done()
 
-	_, err := audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, RotationInterval: "daily", Options: *opts})
-	fmt.Println(err)
-	// Output: audit trail manager: option RotationInterval: not in this version
+	manager := must(audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, RetentionDays: 3650, RotationInterval: "monthly", Options: *opts}))
+	fmt.Println(must(manager.Retention(context.Background())).Days)
+	fmt.Println(manager.Close())
+	_, err := audit.NewAuditTrailManager(audit.ManagerOptions{AuditLogPath: path, RotationInterval: "hourly", Options: *opts})
+	fmt.Println(strings.HasSuffix(err.Error(), `"hourly" is none of daily, weekly, monthly, never`))
+	// Output:
+	// 3650
+	// <nil>
+	// true
+}
+
+// A trail that keeps its entries for ten years, and a legal hold that keeps some for
+// longer.
+func ExampleTrail_AddHold() {
+	path, opts, done := scratch()
+	defer done()
+
+	ctx := context.Background()
+	trail := must(audit.Open(path, opts))
+	if err := trail.SetRetention(ctx, 3650, true); err != nil {
+		log.Fatal(err)
+	}
+	hold := must(trail.AddHold(ctx, audit.HoldRequest{User: "user123", Reason: "case 2026-17"}))
+	for _, h := range must(trail.Holds(ctx)) {
+		fmt.Println(h.User, h.Reason, h.Open)
+	}
+	due := must(trail.Prune(ctx, &audit.PruneOptions{DryRun: true}))
+	fmt.Println(due.Retention.Days, due.Retention.Locked, len(due.Segments))
+	fmt.Println(trail.LiftHold(ctx, hold.ID, "closed"), trail.Close())
+	// Output:
+	// user123 case 2026-17 true
+	// 3650 true 0
+	// <nil> <nil>
 }
 
 // Nobody reads the log without the key, which lies elsewhere; who has it reads it

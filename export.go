@@ -62,6 +62,12 @@ func (t *Trail) report(ctx context.Context, kind string, begin func(report.Meta)
 		return fmt.Errorf("report %s: %w", t.path, err)
 	}
 	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure()}
+	if state, err := t.lifeNow(ctx); err == nil {
+		meta.RetentionDays = int(owedDays(state.Terms))
+		for _, g := range state.Gaps {
+			meta.Pruned += g.Count
+		}
+	}
 	if c, _, err := t.latest(); err == nil {
 		meta.Checkpoint = &report.Checkpoint{
 			Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:]), AnchoredTo: t.anchoredTo(),

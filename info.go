@@ -66,6 +66,10 @@ type Info struct {
 	// AppendOnly says which files have the system's append-only flag: "off",
 	// "sealed" (all sealed segments), "all" (the open one too) or "partly".
 	AppendOnly string `json:"append_only"`
+	// Retention is what RetentionDays rests on; Pruned is how many entries it has
+	// taken away.
+	Retention Retention `json:"retention"`
+	Pruned    int64     `json:"pruned"`
 	// Missing are entries that can't be read, as far as that can be told
 	// without reading what is sealed: Verify does.
 	Missing []*GapError `json:"missing,omitempty"`
@@ -114,12 +118,21 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	for _, gap := range i.Missing {
 		i.Warnings = append(i.Warnings, gap.Error())
 	}
+	if state, err := t.lifeNow(ctx); err == nil {
+		i.Retention = retentionOf(state.Terms)
+		i.RetentionDays = i.Retention.Days
+		for _, g := range state.Gaps {
+			i.Pruned += g.Count
+		}
+	} else {
+		i.Warnings = append(i.Warnings, "how long entries are kept is not known: "+err.Error())
+	}
 	i.OpenFirst = open.First
 	next, err := view.Count(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("info %s: %w", t.path, err)
 	}
-	i.Entries = next
+	i.Entries = next - i.Pruned
 	for _, gap := range i.Missing {
 		if gap.First < next {
 			i.Entries -= max(gap.Count, 0)

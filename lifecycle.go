@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 )
 
@@ -145,10 +146,17 @@ func (t *Trail) resumeSealing() {
 func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 	t.sealing.cut.Lock()
 	defer t.sealing.cut.Unlock()
+	t.life.mu.Lock()
+	defer t.life.mu.Unlock()
 	if _, size := t.journal.OpenSegment(); !due(size) {
 		return nil, nil
 	}
-	// Most of the tree is on disk before appends are held.
+	// What is in force is read, and most of the tree is on disk, before appends are
+	// held.
+	state, err := t.lifeLocked(context.Background())
+	if err != nil {
+		return nil, err
+	}
 	if err := t.signer.sign(); err != nil {
 		return nil, err
 	}
@@ -159,11 +167,12 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 		if snap, err = t.signer.rootAt(s.First + s.Count); err != nil {
 			return nil, err
 		}
-		return t.sealLine(s, snap.Root, t.clock.takeMax())
+		return t.sealLine(s, snap.Root, t.clock.takeMax(), state, t.life.longest)
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.life.forget()
 	// The checkpoint at the end of the segment is kept: without it a
 	// verification still works, so an error is not the seal's.
 	if err := t.signer.keepSealed(snap); err != nil {
@@ -175,18 +184,18 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 	return &s, nil
 }
 
-// sealLine is the AUDIT_SEAL entry that begins the segment after s: root is
-// the tree's at its end, latest the latest time of the clock while it was
-// open. It says again all that a reader of only the newest segments needs.
-func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time) ([]byte, error) {
-	return t.ownLine(ownEntry{eventType: "AUDIT_SEAL", action: "segment_sealed", signed: true, outputs: map[string]any{
+// sealLine is the AUDIT_SEAL entry that begins the segment after s: root is the
+// tree's at its end, latest the latest time of the clock while it was open, days the
+// longest period in force in that time. It says again all that a reader of only the
+// newest segments needs.
+func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time, state *lifecycle.State, days int64) ([]byte, error) {
+	outputs := t.restatement(state, map[string]any{
 		"segment": map[string]any{
 			"first": s.First, "count": s.Count, "bytes": s.Bytes, "root": hex.EncodeToString(root[:]),
-			"max_recorded_at": formatTime(latest),
+			"max_recorded_at": formatTime(latest), "retention_days": days,
 		},
-		"gaps": []any{}, "keys": t.keyHistory(),
-		"policy": t.policyNow(),
-	}}, t.clock.now())
+	})
+	return t.ownLine(ownEntry{eventType: "AUDIT_SEAL", action: "segment_sealed", signed: true, outputs: outputs}, t.clock.now())
 }
 
 // sealAgain records the AUDIT_SEAL of the newest sealed segment once more: the
@@ -200,11 +209,18 @@ func (t *Trail) sealAgain(ctx context.Context, c tree.Checkpoint, r *replayed) e
 		return err
 	}
 	b.RootOnly().Append(r.tail[:r.First-c.Size]...)
-	line, err := t.sealLine(last, b.Root(), t.clock.takeMax())
+	t.life.mu.Lock()
+	defer t.life.mu.Unlock()
+	state, err := t.lifeLocked(ctx)
+	if err != nil {
+		return err
+	}
+	line, err := t.sealLine(last, b.Root(), t.clock.takeMax(), state, t.life.longest)
 	if err != nil {
 		return err
 	}
 	_, err = t.journal.Append(ctx, append(line, '\n'), []journal.Digest{entry.Digest(line)})
+	t.life.forget()
 	return explainJournal(err)
 }
 

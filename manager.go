@@ -18,8 +18,8 @@ import (
 type ManagerOptions struct {
 	// AuditLogPath is the log; empty means DefaultPath.
 	AuditLogPath string
-	// RetentionDays is how long entries are kept at least; 0 means 2555.
-	// This version removes nothing, so 2555 is all that it accepts.
+	// RetentionDays is Options.RetentionDays; 0 means 2555, where no period was set
+	// before.
 	RetentionDays int
 	// EncryptAtRest is Options.Encrypt: it counts when the trail is made.
 	EncryptAtRest bool
@@ -30,8 +30,7 @@ type ManagerOptions struct {
 	// AccessControl and AllowedRoles come with roles: not in this version.
 	AccessControl bool
 	AllowedRoles  []string
-	// RotationInterval (daily, weekly, monthly): not in this version, which
-	// seals by size.
+	// RotationInterval is Options.RotationInterval.
 	RotationInterval string
 	// BackupToS3 and S3Bucket come with the archive: not in this version.
 	BackupToS3 bool
@@ -47,15 +46,11 @@ func (o *ManagerOptions) check() error {
 		set  bool
 	}{
 		{"AccessControl", o.AccessControl}, {"AllowedRoles", len(o.AllowedRoles) > 0},
-		{"RotationInterval", o.RotationInterval != ""},
 		{"BackupToS3", o.BackupToS3}, {"S3Bucket", o.S3Bucket != ""},
 	} {
 		if f.set {
 			return fmt.Errorf("option %s: %w", f.name, ErrNotBuilt)
 		}
-	}
-	if o.RetentionDays != 0 && o.RetentionDays != DefaultRetentionDays {
-		return fmt.Errorf("option RetentionDays: %d: %w: entries are kept, and %d days are what reports say", o.RetentionDays, ErrNotBuilt, DefaultRetentionDays)
 	}
 	return nil
 }
@@ -77,6 +72,7 @@ func NewAuditTrailManager(opts ManagerOptions) (*AuditTrailManager, error) {
 		path = DefaultPath
 	}
 	opts.Encrypt = opts.Encrypt || opts.EncryptAtRest
+	opts.Options.RetentionDays, opts.Options.RotationInterval = opts.RetentionDays, opts.RotationInterval
 	if opts.EncryptionKey != "" {
 		k, err := kms.Parse(opts.EncryptionKey)
 		if err != nil {

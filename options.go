@@ -12,6 +12,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 	"github.com/kaizen-audit/kaizen-audit/kms"
 	"github.com/kaizen-audit/kaizen-audit/policy"
@@ -134,6 +135,18 @@ type Options struct {
 	// not there; then those calls need it. Empty means that the signing key is that
 	// too.
 	LifecycleKeyFile string
+	// RetentionDays is how many days after its newest entry a sealed segment is kept
+	// at least; when they are over, a holder prunes it (docs/retention.md). 0 leaves
+	// what is in force: of a new trail that of its profile, of plain and gdpr none, and
+	// nothing is pruned then. A smaller number than before holds for what is recorded
+	// from now on, and an entry says so (AUDIT_POLICY).
+	RetentionDays int
+	// RetentionLock has the period only grow from now on.
+	RetentionLock bool
+	// RotationInterval is how often a segment is sealed, by the trail's clock in UTC,
+	// where SegmentBytes has not done so before: RotateDaily, which is what empty means,
+	// RotateWeekly (on Mondays), RotateMonthly or RotateNever.
+	RotationInterval string
 	// Policy says what may be written. nil is the policy that was last set for the
 	// trail, policy.Default() where none was; a policy that is given is the
 	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a
@@ -218,6 +231,16 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if strings.ContainsFunc(out.Origin, func(r rune) bool { return r == '+' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || !utf8.ValidString(out.Origin) {
 		return out, optionError("Origin", "it must be a name without spaces and plus signs, such as example.com/agents")
+	}
+	if out.RetentionDays < 0 || out.RetentionDays > lifecycle.MaxDays {
+		return out, optionError("RetentionDays", "%d is outside 1 to %d", out.RetentionDays, lifecycle.MaxDays)
+	}
+	switch out.RotationInterval {
+	case "":
+		out.RotationInterval = RotateDaily
+	case RotateDaily, RotateWeekly, RotateMonthly, RotateNever:
+	default:
+		return out, optionError("RotationInterval", "%q is none of %s, %s, %s, %s", out.RotationInterval, RotateDaily, RotateWeekly, RotateMonthly, RotateNever)
 	}
 	if out.Group != "" {
 		if _, err := durable.LookupGroup(out.Group); err != nil {

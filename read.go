@@ -142,7 +142,7 @@ func (t *Trail) view() (*journal.View, error) {
 		return nil, err
 	}
 	view.Expect(covered, unknown)
-	return view, nil
+	return view, t.excuse(context.Background(), view)
 }
 
 // lines is what can be read now, for whoever knows what should be.

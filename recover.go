@@ -352,7 +352,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		}
 		return explainSegment(err)
 	}
-	gap, err := t.journal.Settle(segmentAfterSeal)
+	gap, err := t.journal.Settle(segmentAfterSeal, t.lawful)
 	if err != nil {
 		return explainSegment(err)
 	}
@@ -414,6 +414,9 @@ func (t *Trail) load(clean, fresh bool) error {
 		return explainFull(err)
 	}
 	t.resumeSealing()
+	if !t.opts.manual && !t.opts.quiet {
+		t.rotation.start(t)
+	}
 	t.startArchiving()
 	t.share()
 	if t.onDisk() && !t.opts.quiet {
@@ -608,6 +611,10 @@ func (t *Trail) recover(c tree.Checkpoint, r *replayed, clean bool) (*recovery, 
 
 // begin writes the first entries of this opening and signs everything.
 func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool) error {
+	t.life.opened, t.life.first = t.clock.source(), r.valid == 0 || fresh
+	if e, _, err := t.entryAt(context.Background(), r.valid-1); err == nil && !t.life.first {
+		t.life.last = e.RecordedAt
+	}
 	ctx := context.Background()
 	if err := t.eraseAgain(ctx); err != nil {
 		return err
@@ -632,6 +639,24 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 		}
 	}
 	if err := t.loadPolicy(ctx); err != nil {
+		return err
+	}
+	if days := t.opts.RetentionDays; !fresh && (days > 0 || t.opts.RetentionLock) {
+		if days == 0 {
+			r, err := t.Retention(ctx)
+			if err == nil && !r.Set {
+				err = optionError("RetentionLock", "there is no period to lock: set RetentionDays too")
+			}
+			if err != nil {
+				return err
+			}
+			days = r.Days
+		}
+		if err := t.setRetention(ctx, days, t.opts.RetentionLock); err != nil {
+			return err
+		}
+	}
+	if err := t.finishPrune(ctx); err != nil {
 		return err
 	}
 	until := time.Now().Add(drainAtOpen)

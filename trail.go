@@ -68,6 +68,8 @@ type Trail struct {
 	drainer  drainer
 	owes     atomic.Bool // something waits in the spool that its holder may not look into
 	sealing  sealing
+	life     lifetime
+	rotation rotation
 
 	archiving *archiving // nil where nothing is archived
 
@@ -319,6 +321,7 @@ func (t *Trail) close() error {
 
 func (t *Trail) closeWriter() error {
 	t.drainer.end()
+	t.rotation.stop()
 	t.sealing.gate.Lock()
 	defer t.sealing.gate.Unlock()
 	var errs []error
@@ -370,6 +373,7 @@ func (t *Trail) closeWriter() error {
 
 // release lets go of what a failed open holds.
 func (t *Trail) release() {
+	t.rotation.stop()
 	t.archiving.end()
 	t.archiving = nil
 	if t.signer != nil {

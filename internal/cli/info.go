@@ -85,6 +85,10 @@ what is there was changed only verify tells.`,
 			if s := i.Archive; s != nil {
 				archived = fmt.Sprintf("%s of %d at %s; on this disk only: %s", plural(s.Lines, "entry", "entries"), i.Entries, s.To, exposure(s))
 			}
+			pruned := ""
+			if i.Pruned > 0 {
+				pruned = plural(i.Pruned, "entry", "entries")
+			}
 			return facts(a.stdout,
 				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey},
 				[2]string{"Profile", i.Profile}, [2]string{"Created", i.Created.UTC().Format(time.RFC3339)},
@@ -94,7 +98,7 @@ what is there was changed only verify tells.`,
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
-				[2]string{"Archive", archived}, [2]string{"Retention", plural(int64(i.RetentionDays), "day", "days")},
+				[2]string{"Archive", archived}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned},
 				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Access control", i.AccessControl})
 		},
 	}

@@ -37,6 +37,9 @@ type settings struct {
 	socketGroup  group
 	appendOnly   *choice
 	anyFS        bool
+	retention    period
+	lockPeriod   bool
+	rotation     *choice
 	keyFile      string
 	keyURL       string
 	openKEK      func(context.Context) (kms.KEK, error) // of keyURL; nil where there is none
@@ -55,6 +58,7 @@ func newSettings() settings {
 	return settings{
 		segmentBytes: byteSize{least: 64 << 10}, maxLine: byteSize{least: 1 << 10, most: 1 << 30},
 		appendOnly: newChoice("off", "sealed", "all"),
+		rotation:   newChoice(audit.RotateDaily, audit.RotateWeekly, audit.RotateMonthly, audit.RotateNever),
 	}
 }
 
@@ -67,7 +71,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "key-file", "key-url", "lifecycle-key",
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "key-file", "key-url", "lifecycle-key",
 	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", "allow-http"}
 
 // archivePrefix begins the flags whose keys stand in section archive; allow-http
@@ -99,6 +103,9 @@ func (s *settings) addGlobal(f *pflag.FlagSet) {
 // addWriter adds what matters only to commands that write.
 func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.segmentBytes, "segment-bytes", "seal a segment at this size, such as 64MiB (default 256MiB)")
+	f.Var(s.rotation, "rotation-interval", "seal a segment at least this often, by UTC")
+	f.Var(&s.retention, "retention-days", "keep entries for this many days, or for those of hipaa, pci, soc2 or eu-ai-act; older ones are pruned (default: as it is set)")
+	f.BoolVar(&s.lockPeriod, "retention-lock", false, "the retention period only grows from now on, for good")
 	f.Var(&s.maxLine, "max-line", "longest entry, such as 1MiB (default 16MiB)")
 	f.Var(&s.checkpointTo, "checkpoint-to", "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
 	f.Var(&s.group, "group", "a group that may read the lines, for a log shipper: NAME or GID (default nobody)")
@@ -141,6 +148,7 @@ func (s *settings) options() audit.Options {
 	return audit.Options{
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
+		RetentionDays: int(s.retention), RetentionLock: s.lockPeriod, RotationInterval: s.rotation.value,
 		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
 		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
 		Policy: s.policy, Anchors: s.anchors,

@@ -138,8 +138,9 @@ func (j *Journal) undoSeal() error {
 // must begin where its first line says, read by begins as for OpenView, and each
 // segment where the one before it ends. What does not fit then either is lines
 // that no segment has, nil for none. What the manifest had wrong is listed anew
-// as Uncompressed segments are given to Compress.
-func (j *Journal) Settle(begins func(line []byte) (first int64, ok bool)) (*GapError, error) {
+// as Uncompressed segments are given to Compress. lawful tells of lines that no file
+// has whether they may be gone; it is asked where there are such.
+func (j *Journal) Settle(begins func(line []byte) (first int64, ok bool), lawful func(first, count int64) (bool, error)) (*GapError, error) {
 	open := j.first
 	if said, ok := begins(firstLine(j.file)); ok {
 		open = said
@@ -159,17 +160,25 @@ func (j *Journal) Settle(begins func(line []byte) (first int64, ok bool)) (*GapE
 		*s = Segment{First: s.First, Count: end - s.First, Bytes: bytes, File: s.File}
 	}
 	end := int64(0)
+	reach := func(next int64) (*GapError, error) {
+		if next <= end {
+			return nil, nil
+		}
+		ok, err := lawful(end, next-end)
+		if err != nil || ok {
+			return nil, err
+		}
+		return &GapError{First: end, Count: next - end}, nil
+	}
 	for _, s := range j.segments {
-		if s.First > end {
-			return &GapError{First: end, Count: s.First - end}, nil
+		if gap, err := reach(s.First); gap != nil || err != nil {
+			return gap, err
 		}
 		end = s.First + s.Count
 	}
-	j.first = end
-	if open > end {
-		return &GapError{First: end, Count: open - end}, nil
-	}
-	return nil, nil
+	gap, err := reach(open)
+	j.first = max(end, open)
+	return gap, err
 }
 
 // State is what Replay found at the end of the journal.

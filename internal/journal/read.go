@@ -323,6 +323,7 @@ type View struct {
 
 	covered   int64 // lines that there must be at least
 	uncertain error // why covered is not known
+	lawful    func(first, count int64) bool
 }
 
 // OpenView looks at a trail that another process may be writing. begins reads
@@ -341,7 +342,7 @@ func OpenView(fsys durable.FS, path, dir string, begins func(line []byte) (first
 		}
 		settled, err := v.find(path, begins)
 		// One look at a directory that is being changed can miss a file.
-		if err == nil && settled && (try > 0 || !v.lacks()) {
+		if err == nil && settled && (try > 0 || len(v.Lacks()) == 0) {
 			return v, nil
 		}
 		v.Close()
@@ -356,6 +357,32 @@ func OpenView(fsys durable.FS, path, dir string, begins func(line []byte) (first
 // checkpoint covers, read before the view was opened. err says why that is not
 // known, and a scan then says that it may lack something at the end.
 func (v *View) Expect(covered int64, err error) { v.covered, v.uncertain = covered, err }
+
+// Lacks is what no file has, as far as the segments' names and numbers tell: as
+// [first, count]. Most trails lack nothing.
+func (v *View) Lacks() (all [][2]int64) {
+	next := int64(0)
+	for _, p := range v.Parts() {
+		if p.First > next {
+			all = append(all, [2]int64{next, p.First - next})
+		}
+		next = max(next, p.First+max(p.Count, 0))
+	}
+	return all
+}
+
+// Only leaves of the view one sealed segment, by its first index; nothing else is
+// missing then.
+func (v *View) Only(first int64) {
+	v.segments = slices.DeleteFunc(slices.Clone(v.segments), func(s Segment) bool { return s.First != first })
+	_ = v.Close() // only read
+	v.file, v.bytes, v.next, v.offsets = nil, -1, -1, nil
+	v.Expect(0, nil)
+	v.Excuse(func(int64, int64) bool { return true })
+}
+
+// Excuse says which lines may be gone: they are no gap then.
+func (v *View) Excuse(lawful func(first, count int64) bool) { v.lawful = lawful }
 
 // find lists the segments and tells where the open one begins (docs/format.md
 // §4). It is settled when the path is still this file's afterwards.
@@ -424,18 +451,6 @@ func firstLine(f io.ReaderAt) []byte {
 	return buf[:n-1]
 }
 
-// lacks reports whether segments are missing from the list.
-func (v *View) lacks() bool {
-	next := int64(0)
-	for _, p := range v.Parts() {
-		if p.First > next {
-			return true
-		}
-		next = p.First + max(p.Count, 0)
-	}
-	return false
-}
-
 func (v *View) unmoved(path string, mine fs.FileInfo) (bool, error) {
 	now, err := v.fs.Stat(path)
 	if err != nil {
@@ -474,6 +489,7 @@ type Part struct {
 	Open    bool  // the open segment, which has no File
 	Until   int64 // where the next one begins, or what the trail must have; -1: not known
 	why     error // why Until is not known
+	lawful  func(first, count int64) bool
 }
 
 // Parts gives the view's segments, ascending; the last is the open one. The
@@ -497,8 +513,11 @@ func (v *View) Parts() []Part {
 	if parts[0].First > 0 {
 		parts = slices.Insert(parts, 0, Part{})
 	}
-	for i := range parts[:len(parts)-1] {
-		parts[i].Until = parts[i+1].First
+	for i := range parts {
+		parts[i].lawful = v.lawful
+		if i+1 < len(parts) {
+			parts[i].Until = parts[i+1].First
+		}
 	}
 	return parts
 }
@@ -531,6 +550,8 @@ func (e *GapError) Unwrap() error { return e.Err }
 // next, err being why its lines ended; nil for nothing.
 func (p Part) Gap(next int64, err error) *GapError {
 	switch {
+	case next < p.Until && err == nil && p.lawful != nil && p.lawful(next, p.Until-next):
+		return nil
 	case next < p.Until:
 		return &GapError{next, p.Until - next, err}
 	case err != nil:

@@ -333,8 +333,18 @@ func (j *Journal) list(s Segment) error {
 		}
 		return list
 	}
+	if err := j.writeManifest(put(j.Segments())); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.segments = put(j.segments)
+	j.mu.Unlock()
+	return nil
+}
+
+func (j *Journal) writeManifest(list []Segment) error {
 	var listed []Segment
-	for _, s := range put(j.Segments()) {
+	for _, s := range list {
 		if s.Stored > 0 {
 			listed = append(listed, s)
 		}
@@ -343,13 +353,65 @@ func (j *Journal) list(s Segment) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), data, 0o600); err != nil {
+	return durable.WriteFile(j.opts.FS, filepath.Join(j.opts.Dir, "manifest"), data, 0o600)
+}
+
+// Remove deletes segments, those that gone says, and looks that they are gone. It
+// must not run beside Compress. After a crash or an error in the middle some are
+// there, and it is called again.
+func (j *Journal) Remove(gone func(Segment) bool) error {
+	fsys := j.opts.FS
+	var stay, leave []Segment
+	for _, s := range j.Segments() {
+		if gone(s) {
+			leave = append(leave, s)
+		} else {
+			stay = append(stay, s)
+		}
+	}
+	if len(leave) == 0 {
+		return nil
+	}
+	if err := j.writeManifest(stay); err != nil {
 		return err
 	}
 	j.mu.Lock()
-	j.segments = put(j.segments)
+	j.segments = slices.DeleteFunc(slices.Clone(j.segments), gone)
 	j.mu.Unlock()
+	dir := filepath.Join(j.opts.Dir, segmentsDir)
+	names := func(s Segment) []string {
+		return []string{segmentName(s.First) + plainSuffix, segmentName(s.First) + sealedSuffix}
+	}
+	for _, s := range leave {
+		for _, name := range names(s) {
+			if err := removeFlagged(fsys, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return err
+	}
+	for _, s := range leave {
+		for _, name := range names(s) {
+			if _, err := fsys.Stat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+				return errors.Join(fmt.Errorf("segments/%s is still there", name), err)
+			}
+		}
+	}
 	return nil
+}
+
+// removeFlagged removes a file that may have the append-only flag.
+func removeFlagged(fsys durable.FS, name string) error {
+	flagged, err := fsys.AppendOnly(name)
+	if err == nil && flagged {
+		err = fsys.SetAppendOnly(name, false)
+	}
+	if err != nil {
+		return err
+	}
+	return fsys.Remove(name)
 }
 
 // writeSealed compresses the lines of plain into target, a frame at a time.

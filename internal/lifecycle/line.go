@@ -200,8 +200,8 @@ const DefaultDays = 2555
 // Floors are the least days of the profiles that have such.
 var Floors = map[string]int64{"hipaa": 2190, "pci": 365}
 
-// maxDays keeps durations of days from overflowing.
-const maxDays = 100_000
+// MaxDays is the longest period: durations of more days would overflow.
+const MaxDays = 100_000
 
 func (t Terms) equal(o Terms) bool {
 	a, b := t.RetentionDays, o.RetentionDays
@@ -226,7 +226,7 @@ func (t Terms) May(next Terms) error {
 		return errors.New("it is not the next version")
 	case next.RetentionDays == nil:
 		return errors.New("a period that was set can't be unset")
-	case *next.RetentionDays < 1 || *next.RetentionDays > maxDays:
+	case *next.RetentionDays < 1 || *next.RetentionDays > MaxDays:
 		return errors.New("a period is 1 to 100000 days")
 	case *next.RetentionDays < Floors[t.Profile]:
 		return errors.New("the profile " + t.Profile + " keeps entries for longer")
@@ -294,4 +294,29 @@ type NotValid struct {
 	Index int64
 	Type  string
 	Why   string
+}
+
+// WasInForce is the period that a change of policy replaces, in days. Nothing is
+// verified.
+func WasInForce(line []byte) (days int64, ok bool) {
+	s := saying{}
+	var o struct{ Was *Terms }
+	if !bytes.Contains(line, []byte(Policy)) || json.Unmarshal(line, &s) != nil || s.EventType != Policy || s.Action != "policy_set" ||
+		json.Unmarshal(s.Outputs, &o) != nil || o.Was == nil {
+		return 0, false
+	}
+	return owed(o.Was.RetentionDays), true
+}
+
+// ClaimedGaps are the gaps that a line names. Nothing is verified.
+func ClaimedGaps(line []byte) []Range {
+	var s struct {
+		Outputs struct {
+			Gaps []Range `json:"gaps"`
+		} `json:"outputs"`
+	}
+	if json.Unmarshal(line, &s) != nil || !possible(s.Outputs.Gaps) {
+		return nil
+	}
+	return s.Outputs.Gaps
 }

@@ -25,6 +25,9 @@ type Config struct {
 	// Digest is the line digest of an entry, from the tree; ok is false where the
 	// tree has none to tell. nil where no prune has to be proven.
 	Digest func(index int64) (digest [sha256.Size]byte, ok bool)
+	// Missing are the ranges of which there are no lines: what is in force behind
+	// them may be another than what was before.
+	Missing []Range
 	// Restated says that an AUDIT_SEAL is believed about what was before it, where
 	// nothing earlier is known. A trail's own writer does, which signed it.
 	Restated bool
@@ -72,7 +75,8 @@ type restatedHold struct {
 type replay struct {
 	cfg Config
 	State
-	byLifecycleKey bool // an entry under the lifecycle key was found
+	byLifecycleKey bool  // an entry under the lifecycle key was found
+	sure           int64 // the last entry that said all that is in force
 	ids            map[string]bool
 	prune          *Pruned // the last valid one
 }
@@ -97,9 +101,15 @@ func Replay(c Config, lines []Line) *State {
 			r.NotValid = append(r.NotValid, NotValid{s.index, s.EventType, err.Error()})
 		}
 	}
-	slices.SortStableFunc(r.Seals, func(a, b Sealed) int { return cmp.Compare(a.Segment.First, b.Segment.First) })
-	r.Seals = slices.CompactFunc(r.Seals, func(a, b Sealed) bool { return a.Segment.First == b.Segment.First })
+	r.Seals = OneEach(r.Seals)
 	return &r.State
+}
+
+// OneEach are the seals by segment, ascending; of several of one segment the first
+// counts.
+func OneEach(all []Sealed) []Sealed {
+	slices.SortStableFunc(all, func(a, b Sealed) int { return cmp.Compare(a.Segment.First, b.Segment.First) })
+	return slices.CompactFunc(all, func(a, b Sealed) bool { return a.Segment.First == b.Segment.First })
 }
 
 // adopted are the ranges in which nothing is a lifecycle entry (§7.2, §7.3). A
@@ -216,8 +226,17 @@ func (r *replay) take(s *saying, adopted []Range) error {
 		return err
 	}
 	r.ids[s.EventID] = true
+	if s.EventType == Created || s.EventType == Prune {
+		r.sure = s.index
+	}
 	r.byLifecycleKey = r.byLifecycleKey || lifecycle
 	return nil
+}
+
+// torn tells whether lines are missing between what is known and an entry, which may
+// have changed it.
+func (r *replay) torn(index int64) bool {
+	return slices.ContainsFunc(r.cfg.Missing, Range{r.sure, index - r.sure}.Meets)
 }
 
 func (r *replay) created(s *saying) error {
@@ -255,7 +274,7 @@ func readSeal(s *saying) (Sealed, *restated, error) {
 		return Sealed{}, nil, errForm
 	}
 	newest, ok := parseTime(o.Segment.Newest)
-	if days := o.Segment.RetentionDays; !ok || days != nil && (*days < 0 || *days > maxDays) {
+	if days := o.Segment.RetentionDays; !ok || days != nil && (*days < 0 || *days > MaxDays) {
 		return Sealed{}, nil, errForm
 	}
 	return Sealed{s.index, o.Segment.Range, newest, o.Segment.RetentionDays, s.line}, &o.restated, nil
@@ -267,9 +286,11 @@ func (r *replay) sealed(s *saying) error {
 		return err
 	}
 	r.Seals = append(r.Seals, seal)
-	if r.cfg.Restated && !r.Known {
+	switch {
+	case r.Known || r.byLifecycleKey:
+	case r.cfg.Restated:
 		r.restate(o, s.index)
-	} else if r.LifecycleVKey == "" {
+	case o.LifecycleVKey != "": // in the tree, which trail.json is not
 		r.LifecycleVKey = o.LifecycleVKey
 	}
 	return nil
@@ -283,11 +304,18 @@ func (r *replay) restate(o *restated, index int64) {
 	if o.LifecycleVKey != "" {
 		r.LifecycleVKey = o.LifecycleVKey
 	}
-	r.Gaps, r.ErasedBefore, r.Holds = o.Gaps, o.Erased, nil
+	r.Gaps, r.ErasedBefore = o.Gaps, o.Erased
+	had := r.Holds
+	r.Holds = nil
 	for _, h := range o.Holds {
-		if h.Index < index && possible(h.Ranges) {
-			r.Holds = append(r.Holds, HeldBy{ID: h.Hold, Index: h.Index, Ranges: h.Ranges, Open: h.Open})
+		if h.Index >= index || !possible(h.Ranges) {
+			continue
 		}
+		full := HeldBy{ID: h.Hold, Index: h.Index, Ranges: h.Ranges, Open: h.Open}
+		if i := slices.IndexFunc(had, func(x HeldBy) bool { return x.ID == h.Hold }); i >= 0 {
+			full = had[i]
+		}
+		r.Holds = append(r.Holds, full)
 	}
 }
 
@@ -298,8 +326,8 @@ func (r *replay) policySet(s *saying) error {
 	if json.Unmarshal(s.Outputs, &o) != nil || o.Policy == nil || o.Was == nil {
 		return errForm
 	}
-	if !r.Known { // it says what was in force, under the key that may
-		r.Terms, r.Known = *o.Was, true
+	if !r.Known || r.torn(s.index) && o.Was.Profile == r.Terms.Profile && o.Was.Encrypt == r.Terms.Encrypt && o.Was.Version >= r.Terms.Version {
+		r.Terms, r.Known = *o.Was, true // under the key that may say so
 	}
 	if !o.Was.equal(r.Terms) {
 		return errors.New("it replaces another policy than the one in force")
@@ -386,20 +414,19 @@ func (r *replay) pruned(s *saying) error {
 	if json.Unmarshal(s.Outputs, &o) != nil || !ok || !o.Range.possible() || !possible(o.Gaps) || o.Policy == nil {
 		return errForm
 	}
-	if !r.Known {
+	if !r.Known || r.torn(s.index) && o.Policy.Version >= r.Terms.Version {
 		r.restate(&o.restated, s.index)
 		r.Known = true
 	} else if err := r.restatesKnown(&o.restated); err != nil {
 		return err
 	}
 	p := Pruned{Index: s.index, Range: o.Range, Gaps: o.Gaps, At: at, Rule: o.Rule, By: s.Metadata.Principal}
-	seals := slices.Clone(r.Seals)
 	for _, l := range o.Seals {
-		if seal, ok := r.carried(l.Index, []byte(l.Line), o.Range); ok {
-			seals = append(seals, seal)
+		if seal, ok := r.carried(l.Index, []byte(l.Line), s.index); ok {
+			r.Seals = append(r.Seals, seal)
 		}
 	}
-	if err := r.prove(&p, seals, at); err != nil {
+	if err := r.prove(&p, r.Seals, at); err != nil {
 		p.Why = err.Error()
 	} else {
 		p.Proven = true
@@ -425,10 +452,10 @@ func (r *replay) restatesKnown(o *restated) error {
 	return nil
 }
 
-// carried is the seal that a prune carries along, of a segment whose seal goes with
-// it: its digest is in the tree.
-func (r *replay) carried(index int64, line []byte, within Range) (Sealed, bool) {
-	if r.cfg.Digest == nil || index < within.First || index >= within.End() {
+// carried is a seal that a prune carries along because its line is gone: its digest
+// is in the tree.
+func (r *replay) carried(index int64, line []byte, by int64) (Sealed, bool) {
+	if r.cfg.Digest == nil || index < 0 || index >= by {
 		return Sealed{}, false
 	}
 	digest, ok := r.cfg.Digest(index)

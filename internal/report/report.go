@@ -21,6 +21,8 @@ type Meta struct {
 	Generated time.Time
 	// RetentionDays is how long entries are to be kept.
 	RetentionDays int
+	// Pruned is how many entries retention has taken away.
+	Pruned int64
 	// AccessControl says whether reading needs a role; no entry tells.
 	AccessControl bool
 	// Erasure says what erasing a person's data would reach; empty: nothing is said.
@@ -57,6 +59,8 @@ type Report struct {
 	// TotalEntries counts the agents' own entries that were recorded here.
 	TotalEntries  int64 `json:"total_entries"`
 	RetentionDays int   `json:"retention_days"`
+	// PrunedEntries are those whose period is over: they are gone, and no gap.
+	PrunedEntries int64 `json:"pruned_entries,omitempty"`
 	Encryption    State `json:"encryption"`
 	// EncryptedFrom and EncryptedUntil bound by index what is encrypted where
 	// Encryption is Partly: every line from there on, or none after there.
@@ -175,7 +179,7 @@ func New(m Meta) *Builder {
 	}
 	return &Builder{
 		report: Report{
-			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays,
+			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays, PrunedEntries: m.Pruned,
 			AccessControl: access, Erasure: m.Erasure, Checkpoint: m.Checkpoint, Agents: []Agent{},
 		},
 		agents: map[string]int{}, purposes: map[string]int64{},

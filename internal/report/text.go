@@ -41,6 +41,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		}
 		line("")
 	}
+	if r.PrunedEntries > 0 {
+		line("Pruned entries: %s (their period was over)", count(r.PrunedEntries))
+	}
 	if r.ImportedEntries > 0 {
 		line("Imported entries: %s (integrity only from their import on)", count(r.ImportedEntries))
 	}

@@ -1,7 +1,7 @@
 // Package verify checks a trail from its public files: lines, entry bundles,
 // tiles, checkpoints. It shares formats with the writer (docs/format.md), not
-// code: it imports nothing of ours, so that a mistake there is not repeated
-// here. It needs no private key, writes nothing and repairs nothing.
+// code: it imports nothing of ours but what tells lawful gaps from missing lines, so
+// that a mistake there is not repeated here. It needs no private key, writes nothing and repairs nothing.
 //
 // Lines, bundles and tiles each give a root (RFC 6962 §2.1). What gives the
 // signed one is true, and the others are held against it: that names the

@@ -100,6 +100,8 @@ type identity struct {
 	Origin string      `json:"origin"`
 	VKey   string      `json:"vkey"`
 	VKeys  []trust.Key `json:"vkeys"`
+
+	LifecycleVKey string `json:"lifecycle_vkey"`
 }
 
 // keys are all of the trail's; the last is the present one.

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
 const (
@@ -43,13 +45,25 @@ type walked struct {
 	torn   int64   // bytes after the last newline
 	stop   *stop   // the first, if there is one
 	starts []int64 // where segments begin
+
+	gaps []lifecycle.Range // lines that no file has, taken from the proofs
+	said []lifecycle.Line  // what may be lifecycle entries
+	long bool              // there was more of that than is kept
 }
+
+// maxSaid bounds what is kept of lifecycle entries: a seal a day, of a hundred years.
+const maxSaid = 256 << 20
 
 // takeLines is given the digests and leaf hashes of lines of a segment, from
 // index first on. They are its own until it returns.
 type takeLines func(s *segment, first int64, digests, leaves []hash) error
 
-// readLines gives take every complete line of the segments, in order. What
+// fill gives take the hashes of lines that no file has, of a range; ok is false where
+// they can't be had.
+type fill func(r lifecycle.Range, take takeLines) (ok bool, err error)
+
+// readLines gives take every complete line of the segments, in order, and those
+// between two segments that no file has as fill gives them. What
 // keeps the lines from being followed is in walked, and ends it; with jump it
 // goes on where the next segment says that it begins. The first line due is that at
 // index from. The error is take's,
@@ -59,7 +73,7 @@ type takeLines func(s *segment, first int64, digests, leaves []hash) error
 // one that is due. Who has read a block hashes it too, while it is in that
 // core's cache; this goroutine takes the blocks in order. Memory is bounded by
 // the slots, not by trail, segment or line.
-func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump bool, progress func(done int64), take takeLines) (w walked, err error) {
+func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump bool, progress func(done int64), fill fill, take takeLines) (w walked, err error) {
 	w.lines = from
 	ctx, cancel := context.WithCancel(ctx)
 	var readers sync.WaitGroup
@@ -80,13 +94,23 @@ func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump 
 			}
 		}
 	})
-	var done int64
+	var done, kept int64
 	for i := range list {
 		s, ok := <-streams
 		if !ok {
 			return w, ctx.Err()
 		}
 		seg := s.segment
+		if seg.first > w.lines {
+			gap := lifecycle.Range{First: w.lines, Count: seg.first - w.lines}
+			ok, err := fill(gap, take)
+			if err != nil {
+				return w, err
+			}
+			if ok {
+				w.gaps, w.lines = append(w.gaps, gap), seg.first
+			}
+		}
 		if seg.first >= 0 && seg.first != w.lines {
 			at := &stop{w.lines, seg.first, seg.short, Missing}
 			if seg.first < w.lines {
@@ -107,6 +131,13 @@ func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump 
 			}
 			if err := take(seg, w.lines, b.digests, b.leaves); err != nil {
 				return w, err
+			}
+			for _, l := range b.said {
+				if kept += int64(len(l.Text)); kept > maxSaid {
+					w.long = true
+					break
+				}
+				w.said = append(w.said, lifecycle.Line{Index: w.lines + l.Index, Text: l.Text})
 			}
 			w.lines += int64(len(b.leaves))
 			if done += b.bytes; progress != nil {
@@ -180,6 +211,7 @@ type block struct {
 
 	digests []hash
 	leaves  []hash
+	said    []lifecycle.Line // by their number in the block
 	done    chan struct{}
 }
 
@@ -199,6 +231,9 @@ func (b *block) hash() {
 	}
 	for rest := b.lines; len(rest) > 0; {
 		i := bytes.IndexByte(rest, '\n')
+		if lifecycle.Is(rest[:i]) {
+			b.said = append(b.said, lifecycle.Line{Index: int64(len(b.digests)), Text: bytes.Clone(rest[:i])})
+		}
 		b.digests = append(b.digests, hash{})
 		b.hasher.sum(&b.digests[len(b.digests)-1], rest[:i])
 		rest = rest[i+1:]

@@ -104,14 +104,14 @@ func (t *truth) leaf(index int64) (hash, error) {
 // locate compares the lines with what was signed, and the other proofs too.
 func (v *verification) locate(ctx context.Context, cpu slots, list []segment, t *truth) ([]Finding, error) {
 	c := comparison{truth: t, report: v.r, bad: -1}
-	w, err := readLines(ctx, cpu, list, 0, true, nil, func(s *segment, first int64, _, leaves []hash) error {
+	w, err := readLines(ctx, cpu, list, 0, true, nil, t.proofs.filler(t.head.size, list), func(s *segment, first int64, _, leaves []hash) error {
 		return c.take(s, first, leaves)
 	})
 	if err != nil {
 		return nil, err
 	}
 	v.r.addRange(c.next, t.head.size-c.next, stateMissing)
-	var findings []Finding
+	findings := v.judgeGaps(w)
 	switch {
 	case w.stop != nil && (c.bad < 0 || w.stop.at <= c.bad):
 		findings = append(findings, stopped(w.stop))
@@ -125,7 +125,7 @@ func (v *verification) locate(ctx context.Context, cpu slots, list []segment, t 
 	case w.lines < t.head.size:
 		findings = append(findings, Finding{Artefact: Line, File: list[len(list)-1].short, Problem: Truncated,
 			Detail: fmt.Sprintf("there are %d lines where %s covers %d", w.lines, t.head.name(), t.head.size)}.at(w.lines, true))
-	default:
+	case len(findings) == 0:
 		return nil, fmt.Errorf("lines: %w", errMoved)
 	}
 	faults, err := t.faults(ctx, cpu)

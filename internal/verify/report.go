@@ -50,6 +50,7 @@ const (
 	stateBad     = "bad"
 	stateMissing = "missing"
 	stateEarlier = "checked before" // by an earlier verification
+	statePruned  = "pruned"
 )
 
 // Report says what was found. Its JSON form only grows.
@@ -106,8 +107,8 @@ type Finding struct {
 type Range struct {
 	First int64 `json:"first"`
 	Count int64 `json:"count"`
-	// State is "checked", "bad" (the damage lies in it), "missing" or "checked
-	// before".
+	// State is "checked", "bad" (the damage lies in it), "missing", "checked before",
+	// or "pruned": lawfully gone, its hashes still under the checkpoint.
 	State string `json:"state"`
 }
 

@@ -1,12 +1,15 @@
 package verify
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"slices"
 	"sync"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
 // batchTiles is how many level-0 tiles are checked at a time.
@@ -328,7 +331,7 @@ func scan(ctx context.Context, cpu slots, list []segment, from int64, proofs pro
 			progress(done, max(total, done))
 		}
 	}
-	w, err := readLines(ctx, cpu, list, from, false, tell, func(_ *segment, _ int64, digests, leaves []hash) error {
+	w, err := readLines(ctx, cpu, list, from, false, tell, proofs.filler(heads[len(heads)-1].size, list), func(_ *segment, _ int64, digests, leaves []hash) error {
 		return c.add(digests, leaves)
 	})
 	if err == nil {
@@ -370,6 +373,71 @@ func (c *checker) addBundles(ctx context.Context, size int64) error {
 		}
 	}
 	return nil
+}
+
+// filler fills in lines that no file has, as bundles of a tree of that size have them,
+// where the trail's newest segment claims that they were pruned: whether that is so,
+// judgeGaps finds out, and what bundles say is held against the checkpoint like
+// everything else.
+func (p proofs) filler(size int64, list []segment) fill {
+	var claimed []lifecycle.Range
+	asked := false
+	return func(r lifecycle.Range, take takeLines) (bool, error) {
+		if !asked {
+			asked, claimed = true, claims(list)
+		}
+		if r.End() > size || !slices.ContainsFunc(claimed, func(c lifecycle.Range) bool { return c.First <= r.First && r.End() <= c.End() }) {
+			return false, nil
+		}
+		all := segment{first: r.First, short: "the proofs"}
+		hasher := newHasher()
+		var buf tileBuffer
+		// Twice, so that nothing is taken where a later one is missing.
+		for _, give := range []bool{false, true} {
+			for n := r.First / tileWidth; n*tileWidth < r.End(); n++ {
+				width := int(min(tileWidth, size-n*tileWidth))
+				t, _, err := p.tile(bundles, n, width, &buf)
+				if refused(err) {
+					return false, err
+				}
+				if err != nil {
+					return false, nil
+				}
+				if !give {
+					continue
+				}
+				from, to := max(r.First-n*tileWidth, 0), min(r.End()-n*tileWidth, int64(width))
+				digests, leaves := make([]hash, 0, tileWidth), make([]hash, 0, tileWidth)
+				for i := from; i < to; i++ {
+					digests, leaves = append(digests, *t.hash(int(i))), append(leaves, t.leaf(hasher, int(i)))
+				}
+				if err := take(&all, n*tileWidth+from, digests, leaves); err != nil {
+					return false, err
+				}
+			}
+		}
+		return true, nil
+	}
+}
+
+// claims are the gaps that lines of the newest segment name.
+func claims(list []segment) (all []lifecycle.Range) {
+	s := &list[len(list)-1]
+	r, err := s.reader()
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	lines := bufio.NewReaderSize(r, blockBytes)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err == nil && lifecycle.Is(line) {
+			all = append(all, lifecycle.ClaimedGaps(line)...)
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return all
+		}
+	}
 }
 
 // progressBytes is how many bytes of lines lie between two calls of Progress:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
@@ -133,12 +135,14 @@ type verification struct {
 	log  string
 	dir  string
 
-	r        *Report
-	keys     trust.Set
-	latest   *head  // checkpoint, nil where it is no good
-	given    []head // those of Options.Checkpoint, likewise
-	heads    []head // all that are good, ascending by size
-	findings []Finding
+	r         *Report
+	keys      trust.Set
+	vkeys     []lifecycle.KeyFrom // the same
+	lifecycle string              // the lifecycle key, as trail.json says
+	latest    *head               // checkpoint, nil where it is no good
+	given     []head              // those of Options.Checkpoint, likewise
+	heads     []head              // all that are good, ascending by size
+	findings  []Finding
 }
 
 func (v *verification) find(artefact, file, problem, detail string) {
@@ -248,9 +252,14 @@ func (v *verification) trust() error {
 	if whose != "" {
 		v.r.Anchor = AnchorPinned
 	}
+	v.lifecycle, v.vkeys = id.LifecycleVKey, []lifecycle.KeyFrom{{VKey: trusted}}
 	if err == nil {
 		// Of several keys each was signed for by the one before and the one after.
 		if v.keys, err = trust.Chain(id.keys(), trusted); err == nil {
+			v.vkeys = nil
+			for _, k := range id.keys() {
+				v.vkeys = append(v.vkeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
+			}
 			return nil
 		}
 		detail := "trail.json lists keys that have not signed for each other"
@@ -451,6 +460,56 @@ func (v *verification) say() {
 	}
 }
 
+// judgeGaps tells lawful gaps from lines that are missing (docs/format-lifecycle.md
+// §7.11), and puts both into the ranges.
+func (v *verification) judgeGaps(w walked) (findings []Finding) {
+	if len(w.gaps) == 0 {
+		return nil
+	}
+	top := v.heads[len(v.heads)-1]
+	digests := proofs{v.dir}
+	state := lifecycle.Replay(lifecycle.Config{
+		Origin: v.keys.Name(), VKeys: v.vkeys, LifecycleVKey: v.lifecycle, Covered: top.size, Missing: w.gaps,
+		Digest: func(index int64) (digest [sha256.Size]byte, ok bool) {
+			var buf tileBuffer
+			n := index / tileWidth
+			t, _, err := digests.tile(bundles, n, int(min(tileWidth, top.size-n*tileWidth)), &buf)
+			if err != nil {
+				return digest, false
+			}
+			return *t.hash(int(index % tileWidth)), true
+		},
+	}, w.said)
+	lawful := state.Lawful()
+	if w.long {
+		lawful = nil // nobody can tell
+	}
+	for _, g := range w.gaps {
+		for at := g.First; at < g.End(); {
+			r, state := lifecycle.Range{First: at, Count: g.End() - at}, stateMissing
+			for _, l := range lawful {
+				if !l.Meets(r) {
+					continue
+				}
+				if l.First <= at {
+					r.Count, state = min(r.End(), l.End())-at, statePruned
+				} else {
+					r.Count = l.First - at
+				}
+				break
+			}
+			v.r.Ranges = append(v.r.Ranges, Range{r.First, r.Count, state})
+			if state == stateMissing {
+				findings = append(findings, Finding{Artefact: Segment, Problem: Missing,
+					Detail: fmt.Sprintf("from entry %d on: lines are missing, up to entry %d, and nothing in the trail permits it", r.First, r.End()-1)}.at(r.First, true))
+			}
+			at = r.End()
+		}
+	}
+	slices.SortFunc(v.r.Ranges, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+	return findings
+}
+
 // holds reports whether the lines give a head's root.
 func (s *scanned) holds(h head) bool {
 	root, ok := s.roots[h.size]
@@ -476,10 +535,16 @@ func (v *verification) judge(ctx context.Context, cpu slots, s scanned, list []s
 		if i+1 < len(s.starts) {
 			end = min(end, s.starts[i+1])
 		}
+		for _, g := range s.gaps { // at the end of what is before the next
+			if first < g.End() && g.First < end {
+				end = g.First
+			}
+		}
 		if first < end {
 			v.r.Ranges = append(v.r.Ranges, Range{first, end - first, stateChecked})
 		}
 	}
+	v.findings = slices.Insert(v.findings, 0, v.judgeGaps(s.walked)...)
 	if s.stop != nil { // behind what is covered, or beside it
 		v.findings = slices.Insert(v.findings, 0, stopped(s.stop))
 	}
