@@ -101,6 +101,9 @@ func TestTwoInstallationsCosignEachOther(t *testing.T) {
 		if said = run(exitDone, "", append([]string{"info"}, with...)...); !strings.Contains(said, "witness "+other+".example.org/witness: ") || strings.Contains(said, "nothing yet") {
 			t.Errorf("%s: %s", side, said)
 		}
+		if said = run(exitDone, "", append([]string{"doctor"}, with...)...); !strings.Contains(said, "witness "+other+".example.org/witness: ") {
+			t.Errorf("%s: %s", side, said)
+		}
 		// Lines and checkpoint go back to what they were.
 		if err := os.WriteFile(logs[side], before, 0o600); err != nil {
 			t.Fatal(err)

@@ -90,7 +90,7 @@ type exam struct {
 func Examine(ctx context.Context, path string, opts audit.Options) (*Report, error) {
 	e := &exam{opts: opts, report: &Report{Status: OK, Path: path, Checks: []Check{}}, began: time.Now(), trace: "doctor-" + spool.NewID(time.Now())}
 	var err error
-	e.reader, err = audit.Open(path, &audit.Options{ReadOnly: true, MustExist: true, StateDir: opts.StateDir, Command: opts.Command, Warn: func(error) {}})
+	e.reader, err = audit.Open(path, &audit.Options{ReadOnly: true, MustExist: true, StateDir: opts.StateDir, Command: opts.Command, Anchors: opts.Anchors, Warn: func(error) {}})
 	if err == nil {
 		defer e.reader.Close()
 		e.report.Path, e.report.Dir = e.reader.Path(), e.reader.Dir()
@@ -290,7 +290,7 @@ func (e *exam) probe(ctx context.Context) {
 	opts := e.opts
 	opts.ReadOnly, opts.MustExist, opts.Warn = false, true, func(error) {}
 	if !e.direct {
-		opts.CheckpointTo = nil // its holder's to set
+		opts.CheckpointTo, opts.Anchors = nil, nil // its holder's to set
 	}
 	trail, err := audit.Open(e.info.Path, &opts)
 	if err != nil {
@@ -298,7 +298,7 @@ func (e *exam) probe(ctx context.Context) {
 		if spooled {
 			e.say("spool", Warn, "", "an event waits there for the next holder")
 		}
-		e.anchors(nil)
+		e.anchors(ctx, nil)
 		return
 	}
 	receipt, recorded := e.record(ctx, trail)
@@ -311,7 +311,7 @@ func (e *exam) probe(ctx context.Context) {
 	e.readBack(ctx, trail, receipt, recorded, spooled)
 	err = trail.Close()
 	e.held = e.direct
-	e.anchors(err)
+	e.anchors(ctx, err)
 }
 
 func (e *exam) event(way string) audit.Event {

@@ -2,12 +2,14 @@ package doctor
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -108,8 +110,8 @@ func few(all []string) string {
 
 // anchors says what is known outside the writer's reach. closed is what came
 // of closing a trail that sent its checkpoints.
-func (e *exam) anchors(closed error) {
-	const what = "--checkpoint-to sends every checkpoint out of the writer's reach; give doctor the settings of the trail's holder (--config)"
+func (e *exam) anchors(ctx context.Context, closed error) {
+	const what = "--checkpoint-to sends every checkpoint out of the writer's reach, a witness vouches for them (docs/anchors.md); give doctor the settings of the trail's holder (--config)"
 	if errors.Is(closed, audit.ErrNotSent) {
 		e.failed("anchors", closed)
 		return
@@ -117,7 +119,13 @@ func (e *exam) anchors(closed error) {
 	if closed != nil {
 		e.failed("close", closed)
 	}
+	if len(e.opts.Anchors) > 0 {
+		e.vouched(ctx)
+	}
 	if len(e.opts.CheckpointTo) == 0 {
+		if len(e.opts.Anchors) > 0 {
+			return
+		}
 		e.say("anchors", Warn, what, "none is configured here: whoever has the signing key can sign another history, and nobody outside would know")
 		return
 	}
@@ -148,6 +156,25 @@ func (e *exam) anchors(closed error) {
 			e.say("anchors", Warn, "see why the holder does not send there", "%s: the last checkpoint has %d entries, the trail had %d", name, size, e.info.Covered)
 		default:
 			e.say("anchors", OK, "", "%s: %d entries", name, size)
+		}
+	}
+}
+
+// vouched says what the configured anchors have vouched for.
+func (e *exam) vouched(ctx context.Context) {
+	i, err := e.reader.Info(ctx)
+	if err != nil {
+		e.failed("anchors", err)
+		return
+	}
+	for _, a := range i.Anchors {
+		switch {
+		case a.Problem != "":
+			e.say("anchors", Fail, "kaizen-audit verify with the same --config tells more", "%s %s: %s", a.Kind, a.Name, a.Problem)
+		case a.Size < 0:
+			e.say("anchors", Warn, "see whether it can be reached, and knows this trail's key", "%s %s: has vouched for nothing yet", a.Kind, a.Name)
+		default:
+			e.say("anchors", OK, "", "%s %s: %d entries, %d behind, at %s", a.Kind, a.Name, a.Size, a.Lag, a.Time.UTC().Format(time.RFC3339))
 		}
 	}
 }
