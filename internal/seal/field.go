@@ -188,7 +188,10 @@ func (e Envelope) Handles() []string { return strings.Split(e.handles, ".") }
 
 // String is the envelope as it stands in a line.
 func (e Envelope) String() string {
-	return fieldPrefix + fieldVersion + ":" + e.handles + ":" + base64url.EncodeToString(e.box)
+	b := make([]byte, 0, len(fieldPrefix)+len(fieldVersion)+len(e.handles)+2+base64url.EncodedLen(len(e.box)))
+	b = append(b, fieldPrefix+fieldVersion+":"...)
+	b = append(append(b, e.handles...), ':')
+	return string(base64url.AppendEncode(b, e.box))
 }
 
 // Open gives the JSON text of the value, at most limit bytes. k is what

@@ -23,6 +23,8 @@ type macs struct {
 	pad          [sha256.BlockSize]byte
 	sum          [sha256.Size]byte
 	length       [4]byte
+	secret       [KeySize]byte // keys that go into a hash, which would make them escape
+	keys         boxKeys
 }
 
 var macPool = sync.Pool{New: func() any { return &macs{inner: sha256.New(), outer: sha256.New()} }}
@@ -59,6 +61,8 @@ func (m *macs) end(dst []byte) {
 func (m *macs) free() {
 	clear(m.pad[:])
 	clear(m.sum[:])
+	clear(m.secret[:])
+	clear(m.keys[:])
 	m.inner.Reset()
 	m.outer.Reset()
 	macPool.Put(m)
@@ -89,10 +93,9 @@ func derive(secret, salt, info []byte) (k Key, err error) {
 	defer m.free()
 	m.key(salt)
 	m.inner.Write(secret)
-	m.end(k[:])
-	prk := k
-	m.expand(prk[:], info, k[:])
-	clear(prk[:])
+	m.end(m.secret[:])
+	m.expand(m.secret[:], info, m.keys[:KeySize])
+	copy(k[:], m.keys[:])
 	return k, nil
 }
 
@@ -103,14 +106,23 @@ var boxLabel = []byte(labelBox)
 
 func keysOf(k Key) (b boxKeys, err error) {
 	if validated {
-		derived, err := hkdf.Expand(sha256.New, k[:], labelBox, len(b))
-		copy(b[:], derived)
-		return b, err
+		return keysValidated(k)
 	}
 	m := macPool.Get().(*macs)
 	defer m.free()
-	m.expand(k[:], boxLabel, b[:])
-	return b, nil
+	m.secret = k
+	m.expand(m.secret[:], boxLabel, m.keys[:])
+	return m.keys, nil
+}
+
+// keysValidated is keysOf by the module. (What it is given escapes: it is apart so
+// that keysOf's does not.)
+//
+//go:noinline
+func keysValidated(k Key) (b boxKeys, err error) {
+	derived, err := hkdf.Expand(sha256.New, k[:], labelBox, len(b))
+	copy(b[:], derived)
+	return b, err
 }
 
 func (b *boxKeys) enc() []byte { return b[:KeySize] }
@@ -118,18 +130,26 @@ func (b *boxKeys) enc() []byte { return b[:KeySize] }
 // tag writes the tag of a box to dst.
 func (b *boxKeys) tag(dst, info, body []byte) {
 	if validated {
-		h := hmac.New(sha256.New, b[KeySize:])
-		h.Write(appendPrefixed(nil, info))
-		h.Write(body)
-		copy(dst, h.Sum(nil))
+		tagValidated(dst, *b, info, body)
 		return
 	}
 	m := macPool.Get().(*macs)
 	defer m.free()
-	m.key(b[KeySize:])
+	m.keys = *b
+	m.key(m.keys[KeySize:])
 	binary.BigEndian.PutUint32(m.length[:], uint32(len(info)))
 	m.inner.Write(m.length[:])
 	m.inner.Write(info)
 	m.inner.Write(body)
 	m.end(dst)
+}
+
+// tagValidated is tag by the module.
+//
+//go:noinline
+func tagValidated(dst []byte, b boxKeys, info, body []byte) {
+	h := hmac.New(sha256.New, b[KeySize:])
+	h.Write(appendPrefixed(nil, info))
+	h.Write(body)
+	copy(dst, h.Sum(nil))
 }
