@@ -128,8 +128,16 @@ const serveLook = 50 * time.Millisecond
 // sharedTrail is the trail as other processes see it through its socket.
 type sharedTrail struct{ t *Trail }
 
-func (s sharedTrail) Info(context.Context) (socket.Info, error) {
+func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
+	kept, err := s.t.Retention(ctx)
+	if err != nil {
+		return socket.Info{}, err
+	}
+	if !kept.Set {
+		kept.Days = 0
+	}
 	return socket.Info{
+		RetentionDays: kept.Days, RotationInterval: s.t.opts.RotationInterval,
 		Protocol: socket.Version, Origin: s.t.id.Origin, VKey: s.t.ids().VKey, Path: s.t.path, Version: moduleVersion(), PID: os.Getpid(),
 		Durability: socket.Durability(s.t.opts.Durability.String()), MaxLine: s.t.opts.MaxLine,
 		Size: s.t.journal.Next(), Covered: s.t.signer.latest.Load().Size,

@@ -138,6 +138,9 @@ type Info struct {
 	MaxLine    int        `json:"max_line"` // bytes of the longest event that is read
 	Size       int64      `json:"size"`     // entries
 	Covered    int64      `json:"covered"`  // entries that the latest checkpoint covers
+	// RetentionDays is how long entries are kept, 0 where no period was set.
+	RetentionDays    int    `json:"retention_days"`
+	RotationInterval string `json:"rotation_interval"`
 }
 
 // Reading is what POST /v1/readings says: somebody read the trail's files

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from json import loads
 from typing import Any, Optional
 
@@ -281,6 +281,7 @@ class Client:
         binary: Optional[str] = None,
         encrypt: bool = False,
         key: Optional[str] = None,
+        settings: Optional[Mapping[str, Any]] = None,
     ) -> None:
         # As the trail's own rule: links of the log are followed, then
         # X.jsonl has its directory at X.trail, any other X at X.trail.
@@ -292,6 +293,8 @@ class Client:
         self.timeout = timeout
         self.binary = binary
         self.encrypt = encrypt
+        # By the names that they have in the holder's answers and as its flags.
+        self.settings = dict(settings or {})
         # In a closure: no repr and no pickle of this shows it.
         self._key = (lambda: key) if key is not None else None
         # Connections for requests, and those that are a stream of events.
@@ -358,6 +361,7 @@ class Client:
                     self.open.add(conn)
                     try:
                         self._must_seal()
+                        self._must_match(conn, deadline)
                     except HolderError:
                         conn.close()
                         raise
@@ -387,6 +391,24 @@ class Client:
                 "chosen when one is made"
             )
 
+    def _must_match(self, conn: Connection, deadline: float) -> None:
+        """What was asked for is what the holder does, whoever started it."""
+        if not self.settings:
+            return
+        conn.sock.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            response = conn.request(b"GET", b"/v1/trail")
+            says = loads(response.body())
+        except (Broken, ValueError) as error:
+            raise HolderError(f"{self.log}: what its holder does can't be told: {error}") from None
+        for option, wanted in self.settings.items():
+            there = says.get(option)
+            if there != wanted:
+                raise HolderError(
+                    f"{self.log}: option {option}: the process that holds the trail has "
+                    f"{there or 'none'}, not {wanted}"
+                )
+
     def _environment(self) -> "Optional[dict[str, str]]":
         """The environment of a holder: the key is there, and in no argument."""
         if self._key is None:
@@ -413,7 +435,11 @@ class Client:
             try:
                 self.process = subprocess.Popen(
                     [os.path.abspath(path), "serve", "--log", self.log, "--idle-exit", IDLE_EXIT]
-                    + (["--encrypt"] if self.encrypt else []),
+                    + (["--encrypt"] if self.encrypt else [])
+                    + [
+                        f"--{option.replace('_', '-')}={value}"
+                        for option, value in self.settings.items()
+                    ],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     start_new_session=True, cwd="/", env=self._environment(),
                 )  # fmt: skip

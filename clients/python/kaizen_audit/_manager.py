@@ -134,8 +134,9 @@ class AuditTrailManager:
     and, after a fork, in parent and children.
 
     :param audit_log_path: the log, ``/var/log/kaizen-audit.jsonl`` by default.
-    :param retention_days: how long entries are kept at least. This version
-        removes nothing, so 2555 is all that it accepts.
+    :param retention_days: how many days entries are kept at least, after which
+        the holder prunes them. 2555 leaves the period that is set; where none
+        is, nothing is pruned.
     :param encrypt_at_rest: the trail seals every line, and in it every field
         with a person's data. It counts when the trail is made; one that is
         there and does not is an error.
@@ -143,9 +144,11 @@ class AuditTrailManager:
         hex digits, as ``openssl rand -base64 32`` prints them. The holder that
         is started here gets it in its environment, never as an argument; None
         is what that holder finds itself (``AUDIT_LOG_ENCRYPTION_KEY``, a file).
-    :param access_control: with ``allowed_roles``, ``rotation_interval``,
-        ``backup_to_s3`` and ``s3_bucket``: not in this version; using one
-        raises NotBuiltError.
+    :param rotation_interval: how often a segment is sealed: ``daily``, which is
+        the default, ``weekly``, ``monthly`` or ``never``. Where another process
+        holds the trail with another interval or period, a call is an error.
+    :param access_control: with ``allowed_roles``, ``backup_to_s3`` and
+        ``s3_bucket``: not in this version; using one raises NotBuiltError.
     :param durability: ``durable`` (the holder's default: after fdatasync),
         ``written`` or ``queued``.
     :param timeout: seconds that a call may take with all its retries and the
@@ -170,17 +173,22 @@ class AuditTrailManager:
         for name, used in (
             ("access_control", access_control),
             ("allowed_roles", allowed_roles),
-            ("rotation_interval", rotation_interval),
             ("backup_to_s3", backup_to_s3),
             ("s3_bucket", s3_bucket),
         ):
             if used:
                 raise NotBuiltError(f"audit trail manager: option {name}: not built yet")
+        settings: dict[str, Any] = {}
         if retention_days != DEFAULT_RETENTION_DAYS:
-            raise NotBuiltError(
-                f"audit trail manager: option retention_days: {retention_days}: not built yet: "
-                f"entries are kept, and {DEFAULT_RETENTION_DAYS} days are what reports say"
-            )
+            if not isinstance(retention_days, int) or not 1 <= retention_days <= 100_000:
+                raise ValueError("audit trail manager: retention_days is not 1 to 100000")
+            settings["retention_days"] = retention_days
+        if rotation_interval is not None:
+            if rotation_interval not in ("daily", "weekly", "monthly", "never"):
+                raise ValueError(
+                    "audit trail manager: rotation_interval is daily, weekly, monthly or never"
+                )
+            settings["rotation_interval"] = rotation_interval
         if durability not in (None, "durable", "written", "queued"):
             raise ValueError("audit trail manager: durability is durable, written or queued")
         if not timeout > 0:
@@ -191,7 +199,7 @@ class AuditTrailManager:
         self.path = path
         if encryption_key is not None:
             _check_key(encryption_key)
-        self._client = Client(path, timeout, encrypt=encrypt_at_rest, key=encryption_key)
+        self._client = Client(path, timeout, encrypt=encrypt_at_rest, key=encryption_key, settings=settings)
         self._post = b"/v1/events"
         if durability:
             self._post += b"?durability=" + durability.encode()
