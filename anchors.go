@@ -113,7 +113,33 @@ func (t *Trail) compareAnchors(c tree.Checkpoint, store *tree.Store) error {
 }
 
 func (t *Trail) compareAnchor(ctx context.Context, a *witness.Anchor, c tree.Checkpoint, store *tree.Store) error {
-	seen := int64(0)
+	seen, err := t.compareKept(a, c, store)
+	if err != nil || a.Kind() != witness.KindWitness || c.Size == 0 {
+		return err
+	}
+	return t.askAnchor(ctx, a, c, seen, store)
+}
+
+// warnOfForks compares with what is kept of the anchors, for a reader: it is told, and
+// reads all the same.
+func (t *Trail) warnOfForks() {
+	if len(t.anchors) == 0 {
+		return
+	}
+	c, store, err := t.latest()
+	if err != nil {
+		return // who reads is told of it
+	}
+	for _, a := range t.anchors {
+		if _, err := t.compareKept(a, c, store); errors.Is(err, ErrForked) {
+			t.warn(err)
+		}
+	}
+}
+
+// compareKept compares a checkpoint with what is kept of an anchor, and gives the size
+// that it has vouched for last, 0 where nothing is kept.
+func (t *Trail) compareKept(a *witness.Anchor, c tree.Checkpoint, store *tree.Store) (seen int64, err error) {
 	for _, s := range anchorStores(t.dir, t.stateDir(), t.id.Origin) {
 		st, size, ok, err := s.Latest(a)
 		if errors.Is(err, witness.ErrKept) {
@@ -122,33 +148,30 @@ func (t *Trail) compareAnchor(ctx context.Context, a *witness.Anchor, c tree.Che
 		}
 		if err != nil || !ok {
 			if err != nil {
-				return err
+				return 0, err
 			}
 			continue
 		}
 		id := t.ids()
 		keys, err := id.trusted(id.VKey)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		from, err := tree.ParseCheckpoint(st.Checkpoint, keys)
 		if err != nil {
-			return fmt.Errorf("what is kept of %s: %w", a.Name(), err)
+			return 0, fmt.Errorf("what is kept of %s: %w", a.Name(), err)
 		}
 		if from.Size > c.Size {
-			return fmt.Errorf("%w: %s has vouched for %d entries, and the trail's checkpoint covers %d", ErrForked, a.Name(), from.Size, c.Size)
+			return 0, fmt.Errorf("%w: %s has vouched for %d entries, and the trail's checkpoint covers %d", ErrForked, a.Name(), from.Size, c.Size)
 		}
 		if _, err := store.Consistency(from, c); errors.Is(err, tree.ErrInconsistent) {
-			return fmt.Errorf("%w: the trail does not extend the %d entries that %s has vouched for", ErrForked, from.Size, a.Name())
+			return 0, fmt.Errorf("%w: the trail does not extend the %d entries that %s has vouched for", ErrForked, from.Size, a.Name())
 		} else if err != nil {
-			return err
+			return 0, err
 		}
 		seen = max(seen, size)
 	}
-	if a.Kind() != witness.KindWitness || c.Size == 0 {
-		return nil
-	}
-	return t.askAnchor(ctx, a, c, seen, store)
+	return seen, nil
 }
 
 // askAnchor has an anchor vouch for a checkpoint, and keeps what it says.

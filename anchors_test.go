@@ -117,6 +117,11 @@ func TestRollbackIsCaughtByAnchors(t *testing.T) {
 			if r, err := VerifyPath(ctx, path, vo); err != nil || r.Status != verify.Damaged || r.Problem != verify.Truncated {
 				t.Errorf("%+v, %v", r, err)
 			}
+			warned := ""
+			reader := openWith(t, path, &Options{ReadOnly: true, StateDir: o.StateDir, Anchors: o.Anchors, Warn: func(err error) { warned = err.Error() }})
+			if _, err := reader.Info(ctx); err != nil || !strings.Contains(warned, ErrForked.Error()) {
+				t.Errorf("a reader is told %q, %v", warned, err)
+			}
 			// Nothing else knows.
 			if r, err := VerifyPath(ctx, path, &VerifyOptions{StateDir: o.StateDir}); err != nil || r.Status != verify.Intact {
 				t.Errorf("without anchors: %+v, %v", r, err)

@@ -276,6 +276,7 @@ func (t *Trail) openReader() error {
 		return err
 	}
 	t.known = true
+	t.warnOfForks()
 	return t.openKeys(false)
 }
 
