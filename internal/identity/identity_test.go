@@ -297,10 +297,7 @@ func flip(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	at := len(data) / 2
-	data[at] ^= 1 // 'A' and '@' excepted, letters and digits stay such
-	if c := data[at]; c == '@' || c == '`' || c == ':' || c == '.' || c == '\\' || c == '"' {
-		data[at] = 'x'
-	}
+	data[at] = map[bool]byte{false: 'x', true: 'y'}[data[at] == 'x'] // base64url stays such
 	write(t, name, data)
 }
 

@@ -221,7 +221,7 @@ func (v *verification) scanSince(ctx context.Context, cpu slots, list []segment)
 		return s, 0, nil
 	case err != nil:
 		return s, 0, err
-	case s.stop != nil, len(s.faults) > 0, slices.ContainsFunc(v.heads, func(h head) bool { return !s.holds(h) }):
+	case s.stop != nil, len(s.gaps) > 0, len(s.faults) > 0, slices.ContainsFunc(v.heads, func(h head) bool { return !s.holds(h) }):
 		return s, 0, nil
 	}
 	return s, from, nil
