@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 	"github.com/kaizen-audit/kaizen-audit/kms"
 )
@@ -32,9 +35,13 @@ type ManagerOptions struct {
 	AllowedRoles  []string
 	// RotationInterval is Options.RotationInterval.
 	RotationInterval string
-	// BackupToS3 and S3Bucket come with the archive: not in this version.
+	// BackupToS3 archives the trail in S3Bucket: a bucket with object lock, with or
+	// without a prefix (company-audit-logs/agents), or an s3: URL where it is not
+	// Amazon's. OpenS3 opens it: s3.OpenStore of package archive/s3, which this one
+	// does not import, so that a program without a bucket has no client for one.
 	BackupToS3 bool
 	S3Bucket   string
+	OpenS3     func(url string) (archive.Store, error)
 
 	// Options are what the documented ones do not say.
 	Options
@@ -46,11 +53,34 @@ func (o *ManagerOptions) check() error {
 		set  bool
 	}{
 		{"AccessControl", o.AccessControl}, {"AllowedRoles", len(o.AllowedRoles) > 0},
-		{"BackupToS3", o.BackupToS3}, {"S3Bucket", o.S3Bucket != ""},
 	} {
 		if f.set {
 			return fmt.Errorf("option %s: %w", f.name, ErrNotBuilt)
 		}
+	}
+	return nil
+}
+
+// backup makes ArchiveTo of the documented options.
+func (o *ManagerOptions) backup() error {
+	switch {
+	case o.BackupToS3 != (o.S3Bucket != ""):
+		return optionError("BackupToS3", "it and S3Bucket go together")
+	case !o.BackupToS3:
+		return nil
+	case o.ArchiveTo != nil:
+		return optionError("BackupToS3", "ArchiveTo is set too")
+	case o.OpenS3 == nil:
+		return advice.For(optionError("BackupToS3", "OpenS3 says how a bucket is opened, and is not set"),
+			"OpenS3: s3.OpenStore, with import \"github.com/kaizen-audit/kaizen-audit/archive/s3\"")
+	}
+	url := o.S3Bucket
+	if !strings.HasPrefix(url, "s3://") {
+		url = "s3://" + url
+	}
+	var err error
+	if o.ArchiveTo, err = o.OpenS3(url); err != nil {
+		return optionError("S3Bucket", "%w", err)
 	}
 	return nil
 }
@@ -70,6 +100,9 @@ func NewAuditTrailManager(opts ManagerOptions) (*AuditTrailManager, error) {
 	path := opts.AuditLogPath
 	if path == "" {
 		path = DefaultPath
+	}
+	if err := opts.backup(); err != nil {
+		return nil, fmt.Errorf("audit trail manager: %w", err)
 	}
 	opts.Encrypt = opts.Encrypt || opts.EncryptAtRest
 	opts.Options.RetentionDays, opts.Options.RotationInterval = opts.RetentionDays, opts.RotationInterval

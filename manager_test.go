@@ -100,7 +100,6 @@ func TestManagerOptionsNotBuilt(t *testing.T) {
 	for name, o := range map[string]ManagerOptions{
 		"AccessControl": {AccessControl: true},
 		"AllowedRoles":  {AllowedRoles: []string{"auditor"}},
-		"BackupToS3":    {BackupToS3: true}, "S3Bucket": {S3Bucket: "b"},
 	} {
 		o.AuditLogPath = filepath.Join(t.TempDir(), "a.jsonl")
 		_, err := NewAuditTrailManager(o)

@@ -142,6 +142,15 @@ func Open(rawURL string, opts *Options) (*Store, error) {
 	return s, nil
 }
 
+// OpenStore is Open with the default options, for audit.ManagerOptions.OpenS3.
+func OpenStore(url string) (archive.Store, error) {
+	s, err := Open(url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()

@@ -562,3 +562,41 @@ func TestTheCommandReachesABucket(t *testing.T) {
 		t.Errorf("the log came back otherwise: %v", err)
 	}
 }
+
+// TestTheDocumentedOptionsArchive uses BackupToS3 and S3Bucket.
+func TestTheDocumentedOptionsArchive(t *testing.T) {
+	server := s3test.Start(t)
+	for _, kv := range server.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		t.Setenv(name, value)
+	}
+	store := server.Bucket(t, "company-audit-logs")
+	path, state := filepath.Join(t.TempDir(), "audit.jsonl"), t.TempDir()
+	opts := audit.ManagerOptions{AuditLogPath: path, BackupToS3: true, Options: audit.Options{StateDir: state}}
+	for name, wrong := range map[string]func(*audit.ManagerOptions){
+		"no bucket":   func(*audit.ManagerOptions) {},
+		"no opener":   func(o *audit.ManagerOptions) { o.S3Bucket = "company-audit-logs" },
+		"no backup":   func(o *audit.ManagerOptions) { o.S3Bucket, o.BackupToS3 = "company-audit-logs", false },
+		"no such URL": func(o *audit.ManagerOptions) { o.S3Bucket, o.OpenS3 = "a b", s3.OpenStore },
+	} {
+		o := opts
+		wrong(&o)
+		if m, err := audit.NewAuditTrailManager(o); err == nil {
+			t.Errorf("%s: it was opened", name)
+			m.Close()
+		}
+	}
+	opts.S3Bucket, opts.OpenS3 = store.URL(), s3.OpenStore
+	m, err := audit.NewAuditTrailManager(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record(t, m.Trail, "ada", 0, 10)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := audit.VerifyArchive(t.Context(), store, &audit.RestoreOptions{StateDir: state})
+	if err != nil || v.Lines < 10 || v.Size != v.Lines {
+		t.Errorf("after Close: %+v, %v", v, err)
+	}
+}

@@ -280,6 +280,7 @@ class Client:
         timeout: float,
         binary: Optional[str] = None,
         encrypt: bool = False,
+        archive: Optional[str] = None,
         key: Optional[str] = None,
         settings: Optional[Mapping[str, Any]] = None,
     ) -> None:
@@ -295,6 +296,7 @@ class Client:
         self.encrypt = encrypt
         # By the names that they have in the holder's answers and as its flags.
         self.settings = dict(settings or {})
+        self.archive = archive
         # In a closure: no repr and no pickle of this shows it.
         self._key = (lambda: key) if key is not None else None
         # Connections for requests, and those that are a stream of events.
@@ -439,7 +441,8 @@ class Client:
                     + [
                         f"--{option.replace('_', '-')}={value}"
                         for option, value in self.settings.items()
-                    ],
+                    ]
+                    + (["--archive-to", self.archive] if self.archive else []),
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     start_new_session=True, cwd="/", env=self._environment(),
                 )  # fmt: skip

@@ -147,8 +147,14 @@ class AuditTrailManager:
     :param rotation_interval: how often a segment is sealed: ``daily``, which is
         the default, ``weekly``, ``monthly`` or ``never``. Where another process
         holds the trail with another interval or period, a call is an error.
-    :param access_control: with ``allowed_roles``, ``backup_to_s3`` and
-        ``s3_bucket``: not in this version; using one raises NotBuiltError.
+    :param access_control: with ``allowed_roles``: not in this version; using one
+        raises NotBuiltError.
+    :param backup_to_s3: the holder that is started here archives the trail in
+        ``s3_bucket``; one that is there already archives as it was told to.
+    :param s3_bucket: a bucket with object lock, with or without a prefix
+        (``company-audit-logs/agents``), or an ``s3:`` URL where it is not
+        Amazon's. Credentials are those of the usual chain
+        (``AWS_ACCESS_KEY_ID``, the shared credentials file), never given here.
     :param durability: ``durable`` (the holder's default: after fdatasync),
         ``written`` or ``queued``.
     :param timeout: seconds that a call may take with all its retries and the
@@ -173,8 +179,6 @@ class AuditTrailManager:
         for name, used in (
             ("access_control", access_control),
             ("allowed_roles", allowed_roles),
-            ("backup_to_s3", backup_to_s3),
-            ("s3_bucket", s3_bucket),
         ):
             if used:
                 raise NotBuiltError(f"audit trail manager: option {name}: not built yet")
@@ -189,6 +193,11 @@ class AuditTrailManager:
                     "audit trail manager: rotation_interval is daily, weekly, monthly or never"
                 )
             settings["rotation_interval"] = rotation_interval
+        if backup_to_s3 != bool(s3_bucket):
+            raise ValueError("audit trail manager: backup_to_s3 and s3_bucket go together")
+        archive = None
+        if s3_bucket:
+            archive = s3_bucket if s3_bucket.startswith("s3://") else "s3://" + s3_bucket
         if durability not in (None, "durable", "written", "queued"):
             raise ValueError("audit trail manager: durability is durable, written or queued")
         if not timeout > 0:
@@ -199,7 +208,10 @@ class AuditTrailManager:
         self.path = path
         if encryption_key is not None:
             _check_key(encryption_key)
-        self._client = Client(path, timeout, encrypt=encrypt_at_rest, key=encryption_key, settings=settings)
+        self._client = Client(
+            path, timeout, encrypt=encrypt_at_rest, key=encryption_key, archive=archive,
+            settings=settings,
+        )  # fmt: skip
         self._post = b"/v1/events"
         if durability:
             self._post += b"?durability=" + durability.encode()

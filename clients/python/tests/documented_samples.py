@@ -74,14 +74,16 @@ with not_built("access_control"):
 
 # --- Log Rotation
 
-with not_built("backup_to_s3"):
-    # Rotate audit logs monthly
-    manager = AuditTrailManager(
-        audit_log_path="/var/log/kaizen-audit.jsonl",
-        rotation_interval="monthly",  # daily, weekly, monthly
-        backup_to_s3=True,
-        s3_bucket="company-audit-logs"
-    )
+open_manager = manager
+# Rotate audit logs monthly
+manager = AuditTrailManager(
+    audit_log_path="/var/log/kaizen-audit.jsonl",
+    rotation_interval="monthly",  # daily, weekly, monthly
+    backup_to_s3=True,
+    s3_bucket="company-audit-logs"
+)
+# It opens nothing before its first call, and there is no bucket here.
+manager = open_manager
 
 # --- PHI Access Logging (HIPAA)
 

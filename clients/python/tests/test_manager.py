@@ -29,8 +29,6 @@ class Options(unittest.TestCase):
         for option in (
             {"access_control": True},
             {"allowed_roles": ["auditor"]},
-            {"backup_to_s3": True},
-            {"s3_bucket": "b"},
         ):
             (name,) = option
             with self.subTest(name), self.assertRaisesRegex(NotBuiltError, f"option {name}: "):
@@ -42,6 +40,11 @@ class Options(unittest.TestCase):
             access_control=False, allowed_roles=[], rotation_interval=None, backup_to_s3=False,
             s3_bucket=None,
         )  # fmt: skip
+
+    def test_a_backup_needs_its_bucket(self):
+        for option in ({"backup_to_s3": True}, {"s3_bucket": "b"}):
+            with self.subTest(option), self.assertRaisesRegex(ValueError, "go together"):
+                AuditTrailManager(audit_log_path="a.jsonl", **option)
 
     def test_the_module_imports_no_framework(self):
         import subprocess, sys
