@@ -84,7 +84,7 @@ func (t *Trail) pusher(store archive.Store, rate int64) *archiver.Pusher {
 		Checkpoint: t.freshCheckpoint,
 		View:       t.view,
 		Trust:      func() (trust.Set, error) { id := t.ids(); return id.trusted(id.VKey) },
-		Retain:     t.retainUntil,
+		Terms:      t.archiveTerms,
 	})
 	p.Rate = rate
 	return p
@@ -121,14 +121,34 @@ func (t *Trail) freshCheckpoint() (tree.Checkpoint, error) {
 	}
 }
 
-// retainUntil is until when a segment is to be kept. Where its newest entry can't be
-// told, or it goes on, it counts from now.
-func (t *Trail) retainUntil(s journal.Segment) time.Time {
-	from := t.clock.now()
-	if s.MaxRecordedAt != nil && s.MaxRecordedAt.Before(from) {
-		from = *s.MaxRecordedAt
+// archiveTerms are what the trail's lifecycle entries say about an archive now.
+func (t *Trail) archiveTerms(ctx context.Context) (*archiver.Terms, error) {
+	state, err := t.lifeNow(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return from.Add(DefaultRetentionDays * 24 * time.Hour).UTC().Truncate(time.Second)
+	holds, err := t.Holds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	terms := &archiver.Terms{Held: func(s journal.Segment) (bool, error) {
+		by, err := t.heldBy(ctx, holds, s)
+		return by != "", err
+	}}
+	for _, h := range holds {
+		terms.Holds = append(terms.Holds, h.ID)
+	}
+	terms.Retain = func(s journal.Segment) time.Time {
+		// Where its seal is not to be had, or it goes on, it counts from now.
+		newest, days := t.clock.now(), owedDays(state.Terms)
+		for _, seal := range state.Seals {
+			if seal.Segment.First == s.First && s.Count > 0 {
+				newest, days = seal.Newest, max(days, seal.Days())
+			}
+		}
+		return newest.Add(time.Duration(days) * 24 * time.Hour).UTC().Truncate(time.Second)
+	}
+	return terms, nil
 }
 
 // ArchiveState says how much of the trail is archived. ErrNotFound: it never was.

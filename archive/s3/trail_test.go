@@ -600,3 +600,56 @@ func TestTheDocumentedOptionsArchive(t *testing.T) {
 		t.Errorf("after Close: %+v, %v", v, err)
 	}
 }
+
+// TestHoldsAndRetentionReachTheArchive sets a hold and lifts it: object lock has it
+// too, on the segments that it covers, and the date of each segment.
+func TestHoldsAndRetentionReachTheArchive(t *testing.T) {
+	server := s3test.Start(t)
+	store := server.Bucket(t, "holds")
+	path, state := filepath.Join(t.TempDir(), "audit.jsonl"), t.TempDir()
+	trail, err := audit.Open(path, &audit.Options{StateDir: state, Durability: audit.Written, RetentionDays: 3000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trail.Close()
+	for i, user := range []string{"ada", "bob", "ada"} {
+		record(t, trail, user, i*10, 10)
+		if _, err := trail.Rotate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push := func() (held []bool) {
+		t.Helper()
+		if _, err := trail.Archive(t.Context(), store, nil); err != nil {
+			t.Fatal(err)
+		}
+		err := store.List(t.Context(), "segments/", func(i archive.Info) error {
+			i, err := store.Head(t.Context(), i.Name)
+			held = append(held, i.Held)
+			if days := time.Until(i.RetainUntil).Hours() / 24; days < 2999 || days > 3000 {
+				t.Errorf("%s is kept for %.1f days", i.Name, days)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	}
+	if got := push(); !slices.Equal(got, []bool{false, false, false}) {
+		t.Errorf("without a hold: %v", got)
+	}
+	h, err := trail.AddHold(t.Context(), audit.HoldRequest{User: "bob", Reason: "a case"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := push(); !slices.Equal(got, []bool{false, true, false}) {
+		t.Errorf("with a hold on bob: %v", got)
+	}
+	if err := trail.LiftHold(t.Context(), h.ID, "closed"); err != nil {
+		t.Fatal(err)
+	}
+	if got := push(); !slices.Equal(got, []bool{false, false, false}) {
+		t.Errorf("with the hold lifted: %v", got)
+	}
+}

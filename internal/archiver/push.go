@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/archive"
@@ -31,8 +32,18 @@ type Source struct {
 	View       func() (*journal.View, error)
 	// Trust is whose signatures count.
 	Trust func() (trust.Set, error)
+	// Terms are what is in force about its segments.
+	Terms func(ctx context.Context) (*Terms, error)
+}
+
+// Terms are what is in force about a trail's segments.
+type Terms struct {
 	// Retain is until when a segment is kept.
 	Retain func(journal.Segment) time.Time
+	// Holds are the ids of the legal holds in force, Held whether one of them
+	// covers something of a segment.
+	Holds []string
+	Held  func(journal.Segment) (bool, error)
 }
 
 // Pusher archives a trail. It is not safe for concurrent use.
@@ -49,6 +60,7 @@ type Pusher struct {
 	// what this process has stored or compared, zero of the rest.
 	there map[string]object
 	limit limiter
+	terms *Terms // of this round; nil until they are needed
 
 	// The tail as it was cut at the last round: pieces from base on, of which
 	// only the last can grow.
@@ -89,7 +101,8 @@ func (p *Pusher) Push(ctx context.Context) (s State, err error) {
 	}
 	defer unlock()
 	was, _ := ReadState(p.src.Dir) // of a state that can't be read nothing is taken
-	s, err = p.push(ctx)
+	p.terms = nil
+	s, err = p.push(ctx, was)
 	if err != nil {
 		p.there = nil // what of it arrived is for the next round to find out
 		err = fmt.Errorf("archive to %s: %w", p.store.URL(), err)
@@ -126,7 +139,16 @@ func (p *Pusher) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-func (p *Pusher) push(ctx context.Context) (State, error) {
+// termsNow reads the terms once a round.
+func (p *Pusher) termsNow(ctx context.Context) (*Terms, error) {
+	var err error
+	if p.terms == nil {
+		p.terms, err = p.src.Terms(ctx)
+	}
+	return p.terms, err
+}
+
+func (p *Pusher) push(ctx context.Context, was State) (State, error) {
 	// The checkpoint before the lines: all that it covers is among them.
 	c, err := p.src.Checkpoint()
 	if err != nil {
@@ -168,6 +190,10 @@ func (p *Pusher) push(ctx context.Context) (State, error) {
 	if lines < c.Size {
 		return State{}, fmt.Errorf("the trail has %d entries where its checkpoint covers %d", lines, c.Size)
 	}
+	holds, err := p.hold(ctx, sealed, was)
+	if err != nil {
+		return State{}, err
+	}
 	for _, name := range loose {
 		if err := p.putLoose(ctx, name); err != nil {
 			return State{}, err
@@ -185,7 +211,7 @@ func (p *Pusher) push(ctx context.Context) (State, error) {
 	if err := p.dropTail(ctx, base); err != nil {
 		return State{}, err
 	}
-	return State{Format: stateFormat, To: p.store.URL(), Sealed: base, Lines: lines, Checkpoint: c.Size, At: time.Now().UTC().Truncate(time.Second)}, nil
+	return State{Format: stateFormat, To: p.store.URL(), Sealed: base, Lines: lines, Checkpoint: c.Size, Holds: holds, At: time.Now().UTC().Truncate(time.Second)}, nil
 }
 
 // look lists the archive and compares it with the trail: it must be this trail's,
@@ -347,7 +373,11 @@ func (p *Pusher) putSegment(ctx context.Context, s journal.Segment) error {
 		return err
 	}
 	defer f.Close()
-	until := p.src.Retain(s)
+	terms, err := p.termsNow(ctx)
+	if err != nil {
+		return err
+	}
+	until := terms.Retain(s)
 	if err := p.keep(ctx, segment, until, s.Stored, f); err != nil {
 		return err
 	}
@@ -382,6 +412,39 @@ func (p *Pusher) digests(s journal.Segment) ([]byte, error) {
 	return out, nil
 }
 
+// hold sets and lifts legal holds on what is archived, as the trail's holds say now.
+// It looks only where holds or segments are others than at the last round; the result
+// says which those were.
+func (p *Pusher) hold(ctx context.Context, sealed []journal.Part, was State) (string, error) {
+	terms, err := p.termsNow(ctx)
+	if err != nil {
+		return "", err
+	}
+	now := strings.Join(terms.Holds, " ")
+	if n := len(sealed); now != "" && n > 0 {
+		now = fmt.Sprintf("%s to %d", now, sealed[n-1].First)
+	}
+	if was.To == p.store.URL() && was.Holds == now || was.Holds == "" && now == "" {
+		return now, nil
+	}
+	for _, part := range sealed {
+		held, err := terms.Held(part.Segment)
+		if err != nil {
+			return "", err
+		}
+		for _, name := range []string{segmentFile(part.First), packedFile(part.First)} {
+			i, err := p.store.Head(ctx, name)
+			if err == nil && i.Held != held {
+				err = p.store.Hold(ctx, name, held)
+			}
+			if err != nil {
+				return "", err
+			}
+		}
+	}
+	return now, nil
+}
+
 // putKept stores the kept checkpoints that what is archived is enough for.
 func (p *Pusher) putKept(ctx context.Context, size int64, sealed []journal.Part) error {
 	files, err := durable.OS.ReadDir(p.file(keptDir))
@@ -407,7 +470,11 @@ func (p *Pusher) putKept(ctx context.Context, size int64, sealed []journal.Part)
 		if i := slices.IndexFunc(sealed, func(part journal.Part) bool { return of > part.First && of <= part.First+part.Count }); i >= 0 {
 			s = sealed[i].Segment
 		}
-		if err := p.keep(ctx, name, p.src.Retain(s), int64(len(data)), bytes.NewReader(data)); err != nil {
+		terms, err := p.termsNow(ctx)
+		if err != nil {
+			return err
+		}
+		if err := p.keep(ctx, name, terms.Retain(s), int64(len(data)), bytes.NewReader(data)); err != nil {
 			return err
 		}
 	}
@@ -466,6 +533,8 @@ type State struct {
 	Lines      int64     `json:"lines"`
 	Checkpoint int64     `json:"checkpoint"`
 	At         time.Time `json:"at,omitzero"` // when that was so
+	// Holds are the ids of the holds that were compared, and up to where.
+	Holds string `json:"holds,omitempty"`
 	// Error is why it could not be done since Failing.
 	Error   string    `json:"error,omitempty"`
 	Failing time.Time `json:"failing,omitzero"`
