@@ -73,8 +73,9 @@ format:
 tidy:
 	$(call each-module,$(GO) mod tidy)
 
+# Packages with tests are vetted on the way to them, with all of vet's checks (race).
 vet:
-	$(call each-module,$(GO) vet ./...)
+	$(call each-module,$(GO) list -f '{{if not (or .TestGoFiles .XTestGoFiles)}}{{.ImportPath}}{{end}}' ./... | xargs -r $(GO) vet)
 
 staticcheck:
 	$(call each-module,$(GO) run $(STATICCHECK) ./...)
@@ -96,7 +97,7 @@ vuln:
 HEAVY := ./adapter/anthropic ./adapter/eino ./adapter/openai ./agent ./cmd/kaizen-audit-kms ./kms/cloud
 
 race:
-	$(call each-module,$(GO) test $$([[ " $(HEAVY) " == *" $$m "* ]] || echo -race) -timeout 15m ./...)
+	$(call each-module,$(GO) test $$([[ " $(HEAVY) " == *" $$m "* ]] || echo -race) -vet=all -timeout 15m ./...)
 
 # The simulations that are shortened under the race detector, which makes seconds
 # of signing into minutes, in full.

@@ -23,8 +23,6 @@ type lifetime struct {
 	seals []lifecycle.Sealed
 	// longest is the longest period in force since the open segment began.
 	longest int64
-	// began is when that was.
-	began time.Time
 	// gaps is what was ever pruned, for readers of lines.
 	gaps atomic.Pointer[[]lifecycle.Range]
 	// opened is when this process opened the trail, with the monotonic clock.

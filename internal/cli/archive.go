@@ -57,7 +57,7 @@ func openStore(url string, allowHTTP bool) (creator, error) {
 	case !ok:
 		return nil, errors.New("must be a URL, such as s3://bucket/prefix or file:///mnt/archive")
 	}
-	return nil, fmt.Errorf("there is no archive of scheme %q; there are s3: and file:", scheme)
+	return nil, fmt.Errorf("there is no archive of scheme %q, only of s3 and file", scheme)
 }
 
 // storeURL is a store as a flag.
