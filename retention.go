@@ -224,11 +224,12 @@ func (t *Trail) prune(ctx context.Context, dry bool) (*PruneReport, error) {
 	if !slices.ContainsFunc(r.Segments, func(s PruneSegment) bool { return s.Prune }) {
 		return r, nil
 	}
-	if err := t.clockAgrees(); err != nil {
+	clock, err := t.clockAgrees()
+	if err != nil {
 		return r, err
 	}
 	for _, run := range runsOf(r.Segments) {
-		if err := t.pruneRun(ctx, run, r); err != nil {
+		if err := t.pruneRun(ctx, run, r, clock); err != nil {
 			return r, err
 		}
 	}
@@ -252,8 +253,9 @@ func runsOf(all []PruneSegment) [][]PruneSegment {
 	return runs
 }
 
-// pruneRun prunes adjoining segments; life.mu is held.
-func (t *Trail) pruneRun(ctx context.Context, run []PruneSegment, r *PruneReport) error {
+// pruneRun prunes adjoining segments; life.mu is held. clock is the anchor that agreed
+// with the clock, nil where none was needed.
+func (t *Trail) pruneRun(ctx context.Context, run []PruneSegment, r *PruneReport, clock map[string]any) error {
 	state, err := t.lifeLocked(ctx) // another run was recorded since
 	if err != nil {
 		return err
@@ -273,6 +275,9 @@ func (t *Trail) pruneRun(ctx context.Context, run []PruneSegment, r *PruneReport
 	}
 	outputs := t.restatement(state, map[string]any{"range": gone, "rule": "retention", "seals": seals})
 	outputs["gaps"] = gaps
+	if clock != nil {
+		outputs["clock"] = clock
+	}
 	// What remains to be done is on disk before anything says so: the next opening
 	// looks at the gaps where this file is there, and deletes what lies in them.
 	mark := filepath.Join(t.dir, "pruning")
@@ -405,20 +410,26 @@ func (t *Trail) planPrune(ctx context.Context, state *lifecycle.State) (*PruneRe
 const clockSlack = 24 * time.Hour
 
 // clockAgrees is nil where the clock is no more than a day past what the newest entry
-// from before this opening and the machine's steady clock since then say.
-func (t *Trail) clockAgrees() error {
+// from before this opening and the machine's steady clock since then say, or where an
+// anchor's clock agrees with it: that one is given then, as AUDIT_PRUNE names it.
+func (t *Trail) clockAgrees() (anchor map[string]any, err error) {
 	if t.life.first {
-		return nil // the trail was made by this process
+		return nil, nil // the trail was made by this process
 	}
 	if t.life.last.IsZero() {
-		return fmt.Errorf("%w: the newest entry from before this opening can't be read", ErrClock)
+		return nil, fmt.Errorf("%w: the newest entry from before this opening can't be read", ErrClock)
 	}
 	now := t.clock.source()
 	steady := now.Sub(t.life.opened)
 	ahead := now.Round(0).Sub(t.life.last) - steady
 	if ahead <= clockSlack {
-		return nil
+		return nil, nil
 	}
-	return advice.For(fmt.Errorf("%w: it says %s, and the newest entry from before is of %s", ErrClock, formatTime(now), formatTime(t.life.last)),
+	for _, a := range t.anchorInfos(0) {
+		if a.Size >= 0 && now.Sub(a.Time).Abs() <= clockSlack {
+			return map[string]any{"kind": a.Kind, "time": formatTime(a.Time)}, nil
+		}
+	}
+	return nil, advice.For(fmt.Errorf("%w: it says %s, and the newest entry from before is of %s", ErrClock, formatTime(now), formatTime(t.life.last)),
 		"where the clock is right, a day later the trail's own entries agree with it; nothing was pruned")
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/witness/tsatest"
 )
 
 // timed is a trail whose clock a test sets.
@@ -327,6 +329,39 @@ func TestPruneDistrustsTheClock(t *testing.T) {
 	c.open()
 	if _, err := c.Prune(context.Background(), nil); !errors.Is(err, ErrClock) {
 		t.Errorf("%v", err)
+	}
+	c.intact()
+}
+
+// An anchor's clock is as good as the trail's own entries, and is named; it does not
+// agree with any.
+func TestAnAnchorAgreesWithTheClock(t *testing.T) {
+	tsa := tsatest.New(t, "ecdsa")
+	at := func(now time.Time) *timed {
+		c := newTimed(t, Options{RetentionDays: 2, Anchors: []Anchor{{URL: tsa.URL, CAFile: tsa.CAFile, Every: time.Nanosecond}}})
+		c.days(2, "a")
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.set(now)
+		c.open()
+		return c
+	}
+	c := at(time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))
+	if _, err := c.Prune(context.Background(), nil); !errors.Is(err, ErrClock) {
+		t.Errorf("%v", err)
+	}
+	c = at(time.Now().Add(time.Hour)) // long after the newest entry, and right
+	r, err := c.Prune(context.Background(), nil)
+	if err != nil || len(r.Pruned.Said) == 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	e, _, err := c.entryAt(context.Background(), r.Pruned.Said[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, ok := e.Outputs.Get("clock"); !ok || !strings.Contains(string(v.JSON()), `"kind":"timestamp"`) {
+		t.Errorf("%s", e.Line())
 	}
 	c.intact()
 }
