@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
@@ -395,5 +396,52 @@ func TestACopyOfATrailThatWentOnIsToldByTheArchive(t *testing.T) {
 	}
 	if _, err := VerifyArchive(t.Context(), store, &RestoreOptions{StateDir: state}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatWasPrunedFromAnArchiveLeavesItsProof(t *testing.T) {
+	state, store := t.TempDir(), dirStore(t)
+	trail := archivedTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"), Options{StateDir: state})
+	s, err := trail.Archive(t.Context(), store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(strings.TrimPrefix(store.URL(), "file://"), "segments", "00000000000000000000.jsonl.zst")); err != nil {
+		t.Fatal(err)
+	}
+	v, err := VerifyArchive(t.Context(), store, &RestoreOptions{StateDir: state})
+	if err != nil || len(v.Pruned) != 1 || v.Pruned[0].First != 0 || v.Pruned[0].Count < 300 || v.Lines != s.Lines || v.Segments != 1 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	to := filepath.Join(t.TempDir(), "audit.jsonl")
+	if _, err := Restore(t.Context(), to, store, &RestoreOptions{StateDir: state}); err != nil {
+		t.Fatal(err)
+	}
+	// No entry says that it was pruned: the trail says that it is missing.
+	r, err := VerifyPath(t.Context(), to, &VerifyOptions{StateDir: state})
+	if err != nil || r.Status != verify.Damaged || r.Problem != verify.Missing || r.FirstBad == nil || *r.FirstBad != 0 {
+		t.Errorf("verify: %+v, %v", r, err)
+	}
+}
+
+func TestTheRateIsKept(t *testing.T) {
+	state, store := t.TempDir(), dirStore(t)
+	trail := archivedTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"), Options{StateDir: state})
+	defer trail.Close()
+	began := time.Now()
+	if _, err := trail.Archive(t.Context(), store, &ArchiveOptions{Rate: 256 << 10}); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(began)
+	sent := int64(0)
+	if err := store.List(t.Context(), "", func(i archive.Info) error { sent += i.Size; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	// The last piece is not waited for.
+	if least := time.Duration(float64(sent-100_000) / (256 << 10) * float64(time.Second)); sent < 110_000 || took < least {
+		t.Errorf("%d bytes went in %s, faster than in %s", sent, took, least)
 	}
 }
