@@ -28,6 +28,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -59,6 +60,9 @@ type Store struct {
 // partBytes is the size of a part of a larger object, which is in memory while it
 // is sent. S3 takes 10,000 parts: 160 GiB.
 const partBytes = 16 << 20
+
+// sideBySide is how many parts are sent at once, as minio-go does by default.
+const sideBySide = 4
 
 // maxRetries is how often a request is sent that the server was too busy for, or
 // that broke off; the waits in between grow to a second. Whoever archives comes
@@ -262,23 +266,36 @@ func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt
 			err = errors.Join(err, s.core.AbortMultipartUpload(clean, s.bucket, name, id))
 		}
 	}()
+	// Parts are read in their order, for the digest of the whole, and sent side by side.
 	whole := sha256.New()
-	var parts []minio.CompletePart
-	for offset := int64(0); offset < o.Size; offset += partBytes {
+	parts := make([]minio.CompletePart, (o.Size+partBytes-1)/partBytes)
+	errs := make([]error, len(parts))
+	slots := make(chan struct{}, sideBySide)
+	var sending sync.WaitGroup
+	sendCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for n := range parts {
+		slots <- struct{}{}
+		offset := int64(n) * partBytes
 		data, err := readPart(body, offset, min(partBytes, o.Size-offset))
-		if err != nil {
-			return err
+		if err == nil {
+			err = sendCtx.Err() // another part failed
 		}
-		whole.Write(data)
-		sum, sum5 := sha256.Sum256(data), md5.Sum(data)
-		sum64 := base64.StdEncoding.EncodeToString(sum[:])
-		p, err := s.core.PutObjectPart(ctx, s.bucket, name, id, len(parts)+1, bytes.NewReader(data), int64(len(data)), minio.PutObjectPartOptions{
-			Md5Base64: base64.StdEncoding.EncodeToString(sum5[:]), Sha256Hex: hex.EncodeToString(sum[:]), CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {sum64}},
+		if err != nil {
+			errs[n] = err
+			break
+		}
+		sending.Go(func() {
+			defer func() { <-slots }()
+			if parts[n], errs[n] = s.putPart(sendCtx, name, id, n+1, data); errs[n] != nil {
+				cancel()
+			}
 		})
-		if err != nil {
-			return err
-		}
-		parts = append(parts, minio.CompletePart{PartNumber: p.PartNumber, ETag: p.ETag, ChecksumSHA256: sum64})
+		whole.Write(data)
+	}
+	sending.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	if !bytes.Equal(whole.Sum(nil), o.SHA256[:]) {
 		return errChanged
@@ -289,6 +306,16 @@ func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt
 	}
 	_, err = s.core.CompleteMultipartUpload(ctx, s.bucket, name, id, parts, last)
 	return err
+}
+
+// putPart sends one part with its checksum.
+func (s *Store) putPart(ctx context.Context, name, id string, number int, data []byte) (minio.CompletePart, error) {
+	sum := sha256.Sum256(data)
+	sum64 := base64.StdEncoding.EncodeToString(sum[:])
+	p, err := s.core.PutObjectPart(ctx, s.bucket, name, id, number, bytes.NewReader(data), int64(len(data)), minio.PutObjectPartOptions{
+		Sha256Hex: hex.EncodeToString(sum[:]), CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {sum64}},
+	})
+	return minio.CompletePart{PartNumber: p.PartNumber, ETag: p.ETag, ChecksumSHA256: sum64}, err
 }
 
 // Get reads an object from an offset on.
