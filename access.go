@@ -24,7 +24,7 @@ type PHI struct {
 // that is missing is ErrRefused with the field's name, and counts as a refusal like
 // any other. Else it is Record.
 func (t *Trail) RecordPHIAccess(ctx context.Context, ev Event, phi PHI) (Receipt, error) {
-	return t.recordAccess(ctx, ev, access{
+	return t.recordAccess(ctx, ev, accessTo{
 		eventType: PHIAccess,
 		metadata:  []member{{"user_id", phi.UserID}, {"access_reason", phi.AccessReason}, {"phi_type", phi.PHIType}},
 		inputs:    member{"patient_id", phi.PatientID},
@@ -47,7 +47,7 @@ type CHD struct {
 // RecordCHDAccess records ev as a CHD_ACCESS, as RecordPHIAccess does. A
 // MaskedCard that shows the card's number is ErrRefused.
 func (t *Trail) RecordCHDAccess(ctx context.Context, ev Event, chd CHD) (Receipt, error) {
-	a := access{
+	a := accessTo{
 		eventType: CHDAccess,
 		metadata:  []member{{"user_id", chd.UserID}, {"pos_terminal", chd.Terminal}, {"location", chd.Location}},
 		inputs:    member{"masked_card", chd.MaskedCard},
@@ -62,8 +62,8 @@ func (t *Trail) RecordCHDAccess(ctx context.Context, ev Event, chd CHD) (Receipt
 	return t.recordAccess(ctx, ev, a)
 }
 
-// access is what an event must say to be an access.
-type access struct {
+// accessTo is what an event must say to be an access.
+type accessTo struct {
 	eventType string
 	metadata  []member
 	inputs    member // the identity of what was accessed
@@ -73,7 +73,7 @@ type access struct {
 
 type member struct{ name, text string }
 
-func (t *Trail) recordAccess(ctx context.Context, ev Event, a access) (Receipt, error) {
+func (t *Trail) recordAccess(ctx context.Context, ev Event, a accessTo) (Receipt, error) {
 	if err := t.writable(ctx); err != nil {
 		return Receipt{}, err
 	}
@@ -85,7 +85,7 @@ func (t *Trail) recordAccess(ctx context.Context, ev Event, a access) (Receipt, 
 }
 
 // complete puts into an event what it must say.
-func (a *access) complete(ev *Event) error {
+func (a *accessTo) complete(ev *Event) error {
 	if ev.EventType != "" && ev.EventType != a.eventType {
 		return &entry.FieldError{Field: "event_type", Err: fmt.Errorf("is another than %s", a.eventType)}
 	}

@@ -63,6 +63,9 @@ type ArchiveOptions struct {
 // archived already is not sent again. It may be interrupted at any point and called
 // again, also while the trail's holder archives by itself (Options.ArchiveTo).
 func (t *Trail) Archive(ctx context.Context, store archive.Store, opts *ArchiveOptions) (*ArchiveState, error) {
+	if err := t.authorizeAll(ctx, "Archive"); err != nil {
+		return nil, fmt.Errorf("archive %s: %w", t.path, err)
+	}
 	if opts == nil {
 		opts = &ArchiveOptions{}
 	}
@@ -127,7 +130,7 @@ func (t *Trail) archiveTerms(ctx context.Context) (*archiver.Terms, error) {
 	if err != nil {
 		return nil, err
 	}
-	holds, err := t.Holds(ctx)
+	holds, err := t.Holds(WithTrailItself(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,9 @@ type Disclosed struct {
 // nothing that is sealed. ErrSealed: a field is erased or does not open. ErrNoKey:
 // the trail's key is not at hand.
 func (t *Trail) Disclose(ctx context.Context, index int64, pointers ...string) ([]byte, error) {
+	if err := t.authorizeAll(ctx, "Disclose"); err != nil {
+		return nil, fmt.Errorf("disclose entry %d: %w", index, err)
+	}
 	fail := func(err error) ([]byte, error) { return nil, fmt.Errorf("disclose entry %d: %w", index, err) }
 	if pointers == nil {
 		pointers = []string{}
@@ -87,6 +90,9 @@ func (t *Trail) Disclose(ctx context.Context, index int64, pointers ...string) (
 // SealedFields are the JSON pointers of what is sealed in the entry at index, field
 // by field. The look is not recorded: it shows no value.
 func (t *Trail) SealedFields(ctx context.Context, index int64) ([]string, error) {
+	if err := t.authorizeAll(ctx, "SealedFields"); err != nil {
+		return nil, fmt.Errorf("entry %d: %w", index, err)
+	}
 	e, _, err := t.entryAt(ctx, index)
 	var s export.Source
 	if err == nil {

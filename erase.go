@@ -133,6 +133,9 @@ type erasing struct {
 // which), ErrNotFound where the trail knows nobody of that name, ErrNotSealed where it
 // seals nothing.
 func (t *Trail) EraseUser(ctx context.Context, user string, opts *EraseOptions) (*Erasure, error) {
+	if err := t.authorizeAll(ctx, "EraseUser"); err != nil {
+		return nil, fmt.Errorf("erase user: %w", err)
+	}
 	var o EraseOptions
 	if opts != nil {
 		o = *opts

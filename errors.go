@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/access"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
@@ -61,6 +62,8 @@ var (
 	// ErrNotSealed: the trail keeps what it records in clear, and nobody's data can
 	// be erased or sealed afterwards.
 	ErrNotSealed = errors.New("the trail seals nothing")
+	// ErrDenied: access to the trail is controlled, and who asks has no role that may.
+	ErrDenied = access.ErrDenied
 	// ErrHeld: a legal hold or a declared duty keeps something from being erased.
 	ErrHeld = errors.New("kept by a hold or a duty")
 	// ErrInClear: what should be disclosed alone is not sealed in the entry; it

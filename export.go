@@ -58,10 +58,17 @@ type reportBuilder interface {
 
 // report records that a report is made, and tells its builder of all entries.
 func (t *Trail) report(ctx context.Context, kind string, begin func(report.Meta) reportBuilder) error {
+	call := "ComplianceReport"
+	if kind == "gaps" {
+		call = "GapReport"
+	}
+	if err := t.authorizeAll(ctx, call); err != nil {
+		return fmt.Errorf("report %s: %w", t.path, err)
+	}
 	if err := t.noteRead(ctx, readEntry{"AUDIT_REPORT", "report"}, map[string]any{"report": kind}); err != nil {
 		return fmt.Errorf("report %s: %w", t.path, err)
 	}
-	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure()}
+	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure(), AccessControl: t.accessText() != accessOff}
 	if state, err := t.lifeNow(ctx); err == nil {
 		meta.RetentionDays = int(owedDays(state.Terms))
 		for _, g := range state.Gaps {

@@ -63,6 +63,9 @@ type holdFilter struct {
 // hold is lifted. It is an entry (AUDIT_HOLD), which a checkpoint covers on return. It
 // is ErrLocked where another process holds the trail.
 func (t *Trail) AddHold(ctx context.Context, h HoldRequest) (LegalHold, error) {
+	if err := t.authorizeAll(ctx, "AddHold"); err != nil {
+		return LegalHold{}, fmt.Errorf("add hold to %s: %w", t.path, err)
+	}
 	err := t.holding(ctx)
 	var out LegalHold
 	if err == nil {
@@ -214,6 +217,9 @@ func (t *Trail) sealWords(eventID, pointer string, text []byte) (string, error) 
 // LiftHold lifts a hold by its id, and says why. ErrNotFound: none of that id is in
 // force.
 func (t *Trail) LiftHold(ctx context.Context, id, reason string) error {
+	if err := t.authorizeAll(ctx, "LiftHold"); err != nil {
+		return fmt.Errorf("lift hold on %s: %w", t.path, err)
+	}
 	err := t.holding(ctx)
 	if err == nil {
 		err = t.liftHold(ctx, id, reason)
@@ -252,6 +258,9 @@ func (t *Trail) liftHold(ctx context.Context, id, reason string) error {
 
 // Holds are the legal holds in force, oldest first.
 func (t *Trail) Holds(ctx context.Context) ([]LegalHold, error) {
+	if err := t.authorizeAll(ctx, "Holds"); err != nil {
+		return nil, fmt.Errorf("holds of %s: %w", t.path, err)
+	}
 	state, err := t.lifeNow(ctx)
 	var out []LegalHold
 	if err == nil {

@@ -89,7 +89,7 @@ const lagAlarm = 10 * time.Second
 func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	i := &Info{
 		Path: t.path, Dir: t.dir, Origin: t.id.Origin, VKey: t.ids().VKey, Profile: t.id.Profile,
-		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: "Disabled",
+		Pin: t.pin, AnchoredTo: t.anchoredTo(), RetentionDays: DefaultRetentionDays, Encryption: "Disabled", AccessControl: t.accessText(),
 		Segments: []SegmentInfo{}, Warnings: t.warnings.list(),
 	}
 	switch {

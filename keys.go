@@ -161,6 +161,9 @@ func (t *Trail) sealingKeys(ctx context.Context) (*encryption, error) {
 // are, and it is called again. No line and no subject's key changes. It is ErrLocked
 // where another process holds the trail, which has the former key in its memory.
 func (t *Trail) RotateKEK(ctx context.Context) error {
+	if err := t.authorizeAll(ctx, "RotateKEK"); err != nil {
+		return fmt.Errorf("rotate key of %s: %w", t.path, err)
+	}
 	if err := t.rotateKEK(ctx); err != nil {
 		return fmt.Errorf("rotate key of %s: %w", t.path, err)
 	}
@@ -190,6 +193,9 @@ func (t *Trail) rotateKEK(ctx context.Context) error {
 // RotateDEK makes a new key for lines from here on, and records it. In a trail whose
 // lines are not sealed there is none.
 func (t *Trail) RotateDEK(ctx context.Context) error {
+	if err := t.authorizeAll(ctx, "RotateDEK"); err != nil {
+		return fmt.Errorf("rotate key of %s: %w", t.path, err)
+	}
 	enc, err := t.sealingKeys(ctx)
 	if err == nil && !enc.lines {
 		err = fmt.Errorf("%w: its lines are not sealed", ErrNoKey)
@@ -231,6 +237,9 @@ type KeyBackup struct {
 // clear. It goes where it can be deleted, never to a locked store. It is ErrLocked
 // where another process holds the trail.
 func (t *Trail) BackupKeys(ctx context.Context, file string, maxAge time.Duration) (*KeyBackup, error) {
+	if err := t.authorizeAll(ctx, "BackupKeys"); err != nil {
+		return nil, fmt.Errorf("back up keys of %s: %w", t.path, err)
+	}
 	b, err := t.backupKeys(ctx, file, maxAge)
 	if err != nil {
 		return nil, fmt.Errorf("back up keys of %s: %w", t.path, err)

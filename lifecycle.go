@@ -84,6 +84,9 @@ func (s *sealing) wait() { s.wg.Wait() }
 // read back and compared. It is ErrLocked where another process holds the
 // trail.
 func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
+	if err := t.authorizeAll(ctx, "Rotate"); err != nil {
+		return SegmentInfo{}, fmt.Errorf("rotate %s: %w", t.path, err)
+	}
 	t.sealing.gate.RLock()
 	defer t.sealing.gate.RUnlock()
 	if err := t.writable(ctx); err != nil {

@@ -30,7 +30,9 @@ type ManagerOptions struct {
 	// digits. Empty means that of AUDIT_LOG_ENCRYPTION_KEY, else a key file's
 	// (Options.KeyFile).
 	EncryptionKey string
-	// AccessControl and AllowedRoles come with roles: not in this version.
+	// AccessControl has calls need a role, of those of AllowedRoles or, where these are
+	// empty, auditor, compliance_officer and security_admin: Options.Access says more.
+	// Who asks is in the context: WithPrincipal.
 	AccessControl bool
 	AllowedRoles  []string
 	// RotationInterval is Options.RotationInterval.
@@ -47,17 +49,23 @@ type ManagerOptions struct {
 	Options
 }
 
-func (o *ManagerOptions) check() error {
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"AccessControl", o.AccessControl}, {"AllowedRoles", len(o.AllowedRoles) > 0},
-	} {
-		if f.set {
-			return fmt.Errorf("option %s: %w", f.name, ErrNotBuilt)
-		}
+// control makes Access of the documented options.
+func (o *ManagerOptions) control() error {
+	switch {
+	case !o.AccessControl && len(o.AllowedRoles) == 0:
+		return nil
+	case !o.AccessControl:
+		return optionError("AllowedRoles", "AccessControl is not set")
 	}
+	c := Access{}
+	if o.Access != nil {
+		c = *o.Access
+	}
+	c.Enabled = true
+	if len(o.AllowedRoles) > 0 {
+		c.AllowedRoles = o.AllowedRoles
+	}
+	o.Access = &c
 	return nil
 }
 
@@ -94,7 +102,7 @@ type AuditTrailManager struct {
 // NewAuditTrailManager opens the trail that the options name, and makes it
 // where there is none.
 func NewAuditTrailManager(opts ManagerOptions) (*AuditTrailManager, error) {
-	if err := opts.check(); err != nil {
+	if err := opts.control(); err != nil {
 		return nil, fmt.Errorf("audit trail manager: %w", err)
 	}
 	path := opts.AuditLogPath

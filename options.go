@@ -147,6 +147,10 @@ type Options struct {
 	// where SegmentBytes has not done so before: RotateDaily, which is what empty means,
 	// RotateWeekly (on Mondays), RotateMonthly or RotateNever.
 	RotationInterval string
+	// Access says who may read the trail, and do what else; nil is what was last set
+	// for it, which is nothing at first: then whoever can open it may. One that is
+	// given is the trail's from then on, and an entry says so (AUDIT_POLICY).
+	Access *Access
 	// Policy says what may be written. nil is the policy that was last set for the
 	// trail, policy.Default() where none was; a policy that is given is the
 	// trail's from then on, and an entry says so (AUDIT_POLICY). What waits in a
@@ -264,6 +268,11 @@ func (o *Options) withDefaults() (Options, error) {
 	case "", appendOnlySealed, appendOnlyAll:
 	default:
 		return out, optionError("AppendOnly", "%q is none of sealed, all", out.AppendOnly)
+	}
+	if out.Access != nil {
+		if err := out.Access.Check(); err != nil {
+			return out, optionError("Access", "%w", err)
+		}
 	}
 	for _, to := range out.CheckpointTo {
 		if _, err := witness.ParseSink(to); err != nil {

@@ -24,6 +24,9 @@ type Proof struct {
 // trail's vkey and nothing else (CheckProof, or anybody's tool). It holds no
 // content. ErrNotFound: no checkpoint covers the entry yet.
 func (t *Trail) Prove(ctx context.Context, index int64) ([]byte, error) {
+	if err := t.authorizeAll(ctx, "Prove"); err != nil {
+		return nil, fmt.Errorf("prove entry %d: %w", index, err)
+	}
 	if err := t.noteRead(ctx, readEntry{"AUDIT_PROOF", "prove"}, map[string]any{"index": index}); err != nil {
 		return nil, fmt.Errorf("prove entry %d: %w", index, err)
 	}
@@ -45,6 +48,9 @@ func (t *Trail) Prove(ctx context.Context, index int64) ([]byte, error) {
 // one, which is the signed checkpoint's text. It has the form of a request to
 // a witness (c2sp.org/tlog-witness, add-checkpoint).
 func (t *Trail) ProveConsistency(ctx context.Context, old []byte) ([]byte, error) {
+	if err := t.authorizeAll(ctx, "ProveConsistency"); err != nil {
+		return nil, fmt.Errorf("prove consistency: %w", err)
+	}
 	const op = "prove consistency"
 	if err := t.noteRead(ctx, readEntry{"AUDIT_PROOF", "prove"}, map[string]any{"consistency": true}); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)

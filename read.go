@@ -29,18 +29,31 @@ import (
 // free, else as a file in spool/ that the next writer takes in. A reading that
 // can't be recorded is told to Options.Warn.
 func (t *Trail) Query(ctx context.Context, q Query) iter.Seq2[Entry, error] {
-	return t.query(ctx, q, readEntry{"AUDIT_QUERY", "query"})
+	return t.query(ctx, "Query", q, readEntry{"AUDIT_QUERY", "query"})
 }
 
 // Trace gives the entries of one run, oldest first; an empty id means the run
 // of the newest entry that is not the trail's own.
 func (t *Trail) Trace(ctx context.Context, id string) ([]Entry, error) {
+	g, err := t.authorize(ctx, "Trace")
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
 	if id == "" {
 		var errs []error
-		for e, err := range t.scan(ctx, Query{Order: Newest, Limit: 1}) {
+		for e, err := range t.scan(ctx, Query{Order: Newest}) {
+			ok := false
 			if err == nil {
+				e, ok, err = t.seen(g, e)
+			}
+			if ok {
 				id = e.TraceID
-			} else if errs = append(errs, err); !goesOn(err) {
+				break
+			}
+			if err == nil {
+				continue
+			}
+			if errs = append(errs, err); !goesOn(err) {
 				return nil, err
 			}
 		}
@@ -52,7 +65,7 @@ func (t *Trail) Trace(ctx context.Context, id string) ([]Entry, error) {
 		}
 	}
 	// A trace id is compared exactly: a star in it is a star.
-	entries, err := collect(t.query(ctx, Query{Trace: query.Literal(id)}, readEntry{"AUDIT_QUERY", "trace"}))
+	entries, err := collect(t.query(ctx, "Trace", Query{Trace: query.Literal(id)}, readEntry{"AUDIT_QUERY", "trace"}))
 	if err == nil && len(entries) == 0 {
 		err = fmt.Errorf("trace: %w: no entry has this trace id", ErrNotFound)
 	}
@@ -76,8 +89,16 @@ func collect(seq iter.Seq2[Entry, error]) ([]Entry, error) {
 // readEntry names a reading.
 type readEntry struct{ eventType, action string }
 
-func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entry, error] {
+func (t *Trail) query(ctx context.Context, operation string, q Query, as readEntry) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		g, err := t.authorize(ctx, operation)
+		if err == nil {
+			err = looksAtMasked(g, &q)
+		}
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("query: %w", err))
+			return
+		}
 		if err := q.Check(); err != nil {
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
@@ -91,7 +112,31 @@ func (t *Trail) query(ctx context.Context, q Query, as readEntry) iter.Seq2[Entr
 			yield(Entry{}, fmt.Errorf("query: %w", err))
 			return
 		}
-		t.scan(ctx, q)(yield)
+		t.scanFor(ctx, g, q)(yield)
+	}
+}
+
+// scanFor is scan of what a grant shows.
+func (t *Trail) scanFor(ctx context.Context, g grant, q Query) iter.Seq2[Entry, error] {
+	if g == nil {
+		return t.scan(ctx, q)
+	}
+	limit := q.Limit
+	q.Limit = 0 // of what is shown
+	return func(yield func(Entry, error) bool) {
+		n := 0
+		for e, err := range t.scan(ctx, q) {
+			ok := false
+			if err == nil {
+				e, ok, err = t.seen(g, e)
+			}
+			if err == nil && !ok {
+				continue
+			}
+			if n++; !yield(e, err) || err == nil && n == limit {
+				return
+			}
+		}
 	}
 }
 

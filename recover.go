@@ -641,6 +641,9 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 	if err := t.loadPolicy(ctx); err != nil {
 		return err
 	}
+	if err := t.openAccess(ctx, true); err != nil {
+		return err
+	}
 	if days := t.opts.RetentionDays; !fresh && (days > 0 || t.opts.RetentionLock) {
 		if days == 0 {
 			r, err := t.Retention(ctx)

@@ -470,6 +470,7 @@ func explainRemote(err error) error {
 var publicErrors = map[socket.Code]error{
 	socket.Refused: ErrRefused, socket.Conflict: ErrConflict, socket.Full: ErrFull, socket.Closed: ErrClosed,
 	socket.Stopped: ErrStopped, socket.Unknown: ErrUnknown, socket.NotFound: ErrNotFound, socket.Held: ErrHeld,
+	socket.Denied: ErrDenied,
 }
 
 // erase has the holder erase. It is not asked twice: where it is gone in the middle,

@@ -71,6 +71,9 @@ func (t *Trail) lifeNow(ctx context.Context) (*lifecycle.State, error) {
 // segment was promised while it was open is kept. It is an entry (AUDIT_POLICY). It
 // is ErrLocked where another process holds the trail.
 func (t *Trail) SetRetention(ctx context.Context, days int, lock bool) error {
+	if err := t.authorizeAll(ctx, "SetRetention"); err != nil {
+		return fmt.Errorf("set retention of %s: %w", t.path, err)
+	}
 	err := t.holding(ctx)
 	if err == nil {
 		err = t.setRetention(ctx, days, lock)
@@ -187,6 +190,9 @@ var ErrClock = errors.New("the clock can't be trusted")
 // older than the clock says it should be, and ErrLocked where another process holds
 // the trail: a holder prunes by itself once a day (docs/retention.md).
 func (t *Trail) Prune(ctx context.Context, opts *PruneOptions) (*PruneReport, error) {
+	if err := t.authorizeAll(ctx, "Prune"); err != nil {
+		return nil, fmt.Errorf("prune %s: %w", t.path, err)
+	}
 	var o PruneOptions
 	if opts != nil {
 		o = *opts

@@ -147,7 +147,7 @@ func (t *Trail) openSince() (time.Time, error) {
 
 // pruneByItself prunes what is due where a period was set.
 func (t *Trail) pruneByItself() {
-	ctx := context.Background()
+	ctx := WithTrailItself(context.Background())
 	r, err := t.Retention(ctx)
 	if err == nil && r.Set {
 		_, err = t.Prune(ctx, nil)

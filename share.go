@@ -204,7 +204,7 @@ func rawOrNil(b json.RawMessage) any {
 
 func (s sharedTrail) Query(ctx context.Context, by socket.Peer, q query.Query) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
-		for e, err := range s.t.query(withPeer(ctx, by), q, readEntry{"AUDIT_QUERY", "query"}) {
+		for e, err := range s.t.query(withPeer(ctx, by), "Query", q, readEntry{"AUDIT_QUERY", "query"}) {
 			if !yield(e, shareError(err)) {
 				return
 			}
@@ -241,6 +241,9 @@ func (s sharedTrail) Erase(ctx context.Context, by socket.Peer, user string, opt
 	if o.Certificate != "" && by.UID != os.Geteuid() && by.UID != 0 {
 		// It would be this process that writes where another user says.
 		return nil, &socket.Error{Code: socket.Denied, Message: "certificate: is written for the holder's own user and root only; the answer has it too"}
+	}
+	if err := s.t.authorizeAll(withPeer(ctx, by), "EraseUser"); err != nil {
+		return nil, shareError(err)
 	}
 	e, err := s.t.eraseHeld(withPeer(ctx, by), user, o)
 	if err != nil {

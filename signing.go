@@ -244,6 +244,9 @@ func (t *Trail) setKeys(id *trailID) {
 // An error in the middle stops the trail: opening it again completes the rotation,
 // or nothing has happened.
 func (t *Trail) RotateSigningKey(ctx context.Context, compromised bool) error {
+	if err := t.authorizeAll(ctx, "RotateSigningKey"); err != nil {
+		return fmt.Errorf("rotate signing key of %s: %w", t.path, err)
+	}
 	if err := t.rotateSigningKey(ctx, compromised); err != nil {
 		return fmt.Errorf("rotate signing key of %s: %w", t.path, explainFull(err))
 	}
@@ -427,6 +430,9 @@ func (t *Trail) keepKeys(keep func(vkey string) bool) error {
 // one, or trail.json, which links the two. Crash before its end: both sign on, and it
 // is called again.
 func (t *Trail) RetireSigningKey(ctx context.Context) error {
+	if err := t.authorizeAll(ctx, "RetireSigningKey"); err != nil {
+		return fmt.Errorf("retire signing key of %s: %w", t.path, err)
+	}
 	if err := t.retireSigningKey(ctx); err != nil {
 		return fmt.Errorf("retire signing key of %s: %w", t.path, explainFull(err))
 	}

@@ -37,6 +37,9 @@ var errNoID = errors.New("the id is empty")
 // UserExport.Incomplete, and gives the error too. Errors: ErrNoKey where the trail
 // seals and its key is not at hand.
 func (t *Trail) ExportUser(ctx context.Context, user string, w io.Writer) (UserExport, error) {
+	if err := t.authorizeAll(ctx, "ExportUser"); err != nil {
+		return UserExport{}, fmt.Errorf("export user: %w", err)
+	}
 	fail := func(err error) (UserExport, error) { return UserExport{}, fmt.Errorf("export user: %w", err) }
 	p, q, err := t.person(user)
 	if err != nil {
@@ -179,6 +182,9 @@ func (t *Trail) awaitCovered(ctx context.Context, size int64) error {
 // or has broken lines it gives what is there, and the error.
 func (m *AuditTrailManager) ExportUserData(ctx context.Context, userID string) (string, error) {
 	fail := func(err error) (string, error) { return "", fmt.Errorf("export user data: %w", err) }
+	if err := m.authorizeAll(ctx, "ExportUserData"); err != nil {
+		return fail(err)
+	}
 	p, q, err := m.person(userID)
 	if err != nil {
 		return fail(err)

@@ -39,10 +39,18 @@ func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2
 			yield(Entry{}, fmt.Errorf("tail: %w", err))
 			return
 		}
-		if err := t.readable(); err != nil {
+		g, err := t.authorize(ctx, "Tail")
+		if err == nil {
+			err = looksAtMasked(g, &q)
+		}
+		if err == nil {
+			err = t.readable()
+		}
+		if err != nil {
 			yield(Entry{}, fmt.Errorf("tail: %w", err))
 			return
 		}
+		yield = t.yieldSeen(g, yield)
 		q := t.withPseudonyms(q)
 		facts := q.Facts()
 		facts["newest"], facts["follow"] = n, follow

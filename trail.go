@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/access"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
@@ -69,6 +70,7 @@ type Trail struct {
 	owes     atomic.Bool // something waits in the spool that its holder may not look into
 	sealing  sealing
 	life     lifetime
+	access   atomic.Pointer[access.Config] // nil where whoever can open the trail may read it
 	rotation rotation
 
 	archiving *archiving // nil where nothing is archived
@@ -214,6 +216,9 @@ func open(path string, o Options) (*Trail, error) {
 		if err := t.openRemote(err); err != nil {
 			return nil, err
 		}
+		if err := t.openAccess(context.Background(), false); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
 	}
 	return t, nil
 }
@@ -277,6 +282,9 @@ func (t *Trail) openReader() error {
 	}
 	t.known = true
 	t.warnOfForks()
+	if err := t.openAccess(context.Background(), false); err != nil {
+		return err
+	}
 	return t.openKeys(false)
 }
 

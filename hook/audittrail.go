@@ -740,7 +740,7 @@ func (h *AuditTrailHook) forgetEnded(open map[string]string, since time.Time) er
 	if len(open) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	ctx, cancel := context.WithTimeout(audit.WithTrailItself(context.Background()), checkTime)
 	defer cancel()
 	types := slices.Compact(slices.Sorted(maps.Values(open)))
 	var errs []error

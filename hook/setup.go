@@ -213,7 +213,7 @@ func (h *AuditTrailHook) compare(c *Context) {
 func (h *AuditTrailHook) lastSetup(ctx context.Context, agent string, a *agentSetup) ([]byte, error) {
 	q := audit.Query{Agent: strings.ReplaceAll(agent, "*", `\*`), EventTypes: []string{audit.AgentLoopStart}, Order: audit.Newest}
 	var errs []error
-	for e, err := range h.trail.Query(ctx, q) {
+	for e, err := range h.trail.Query(audit.WithTrailItself(ctx), q) {
 		if err != nil {
 			errs = append(errs, err) // a broken line, say: others follow
 			continue

@@ -66,7 +66,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := root.ExecuteContextC(audit.WithPrincipal(ctx, audit.OSPrincipal()))
 	code := a.exit(cmd, err)
 	if _, ok := cmd.Annotations[neverFails]; ok {
 		return exitDone
@@ -204,7 +204,7 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 	case errors.Is(err, audit.ErrDamaged), errors.Is(err, audit.ErrPinned), errors.Is(err, audit.ErrForked):
 		a.complain(cmd, err)
 		return exitFailed
-	case errors.Is(err, audit.ErrHeld):
+	case errors.Is(err, audit.ErrHeld), errors.Is(err, audit.ErrDenied):
 		a.complain(cmd, err)
 		return exitDenied
 	}
@@ -281,7 +281,7 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 // library; where that can't be done, it is a warning.
 func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	return audit.Open(a.settings.log, &audit.Options{
-		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Anchors: a.settings.anchors,
+		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Anchors: a.settings.anchors, Access: a.settings.access,
 		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
 	})
 }

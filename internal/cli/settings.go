@@ -52,6 +52,7 @@ type settings struct {
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
 	anchors      []audit.Anchor // of the file
+	access       *audit.Access  // likewise
 }
 
 func newSettings() settings {
@@ -97,7 +98,7 @@ func (s *settings) addGlobal(f *pflag.FlagSet) {
 	f.StringVar(&s.log, "log", audit.DefaultPath, "the trail's log")
 	f.StringVar(&s.keyFile, "key-file", "", "the file with the key of an encrypted trail (default $AUDIT_LOG_ENCRYPTION_KEY, else a file below the state directory)")
 	f.StringVar(&s.keyURL, "key-url", "", "the URL of the key of an encrypted trail, in a key service (hashivault://HOST/KEY; more in kaizen-audit-kms)")
-	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy, archive and anchors)")
+	f.StringVar(&s.config, "config", "", "configuration file, YAML (sections trail, policy, access, archive and anchors)")
 }
 
 // addWriter adds what matters only to commands that write.
@@ -151,7 +152,7 @@ func (s *settings) options() audit.Options {
 		RetentionDays: int(s.retention), RetentionLock: s.lockPeriod, RotationInterval: s.rotation.value,
 		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
 		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
-		Policy: s.policy, Anchors: s.anchors,
+		Policy: s.policy, Anchors: s.anchors, Access: s.access,
 	}
 }
 
@@ -194,7 +195,7 @@ func (s *settings) resolve(ctx context.Context, flags *pflag.FlagSet, warn func(
 		return err
 	}
 	values := scan.values
-	s.policy, s.policyPlaces, s.anchors = scan.policy, scan.places, scan.anchors
+	s.policy, s.policyPlaces, s.anchors, s.access = scan.policy, scan.places, scan.anchors, scan.access
 	if wrong := checkValues(values); len(wrong) > 0 {
 		return configError("config %s: %w", s.config, wrong[0])
 	}
@@ -376,6 +377,7 @@ type configScan struct {
 	policy  *policy.Policy // nil where the file says nothing of one
 	places  *policyScan
 	anchors []audit.Anchor
+	access  *audit.Access
 	wrong   []configProblem
 }
 
@@ -389,8 +391,10 @@ func (s *configScan) section(key string, at, section *yaml.Node) {
 		s.readPolicy(at, section)
 	case key == "anchors":
 		s.readAnchors(section)
+	case key == "access":
+		s.readAccess(at, section)
 	case key != "trail" && key != "archive":
-		s.fail(at, "unknown section %q; there are trail, policy, archive and anchors", key)
+		s.fail(at, "unknown section %q; there are trail, policy, access, archive and anchors", key)
 	case section.Tag != "!!null":
 		s.members(section, func(name string, at, v *yaml.Node) { s.setting(key, name, at, v) })
 	}

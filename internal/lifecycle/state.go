@@ -207,7 +207,7 @@ func (r *replay) take(s *saying, adopted []Range) error {
 			return errForm
 		}
 		apply, lifecycle = r.key, o.Kind == "signing" || o.Kind == "lifecycle"
-	case Recovery + " trail_recovered", Clock + " clock_stepped", Policy + " redaction_set":
+	case Recovery + " trail_recovered", Clock + " clock_stepped", Policy + " redaction_set", Policy + " access_set":
 		apply = func(*saying) error { return nil }
 	default:
 		return errors.New("no such action")

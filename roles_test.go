@@ -1,0 +1,262 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/access"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
+)
+
+// Every call has a rule: one without is denied where access is controlled, and fails
+// here.
+func TestEveryCallHasARule(t *testing.T) {
+	for _, of := range []reflect.Type{reflect.TypeFor[*Trail](), reflect.TypeFor[*AuditTrailManager]()} {
+		for i := range of.NumMethod() {
+			if name := of.Method(i).Name; of.Method(i).IsExported() {
+				if _, ok := operations[name]; !ok {
+					t.Errorf("%s has no rule in operations", name)
+				}
+			}
+		}
+	}
+}
+
+// controlled is a sealing trail with a person's entry, whose reading needs a role.
+func controlled(t *testing.T) (*Trail, *Options) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "audit.jsonl")
+	o := &Options{StateDir: filepath.Join(dir, "state"), KeyFile: filepath.Join(dir, "kek"), NoSocket: true, Command: "test"}
+	if _, err := Init(path, &InitOptions{Profile: "gdpr", Options: *o}); err != nil {
+		t.Fatal(err)
+	}
+	o.Access = &Access{Enabled: true, AllowedRoles: []string{"auditor", "compliance_officer", "security_admin", "privacy_officer", "agent_developer", "desk"},
+		Roles: map[string]Role{"desk": {Permissions: []access.Permission{access.Masked}, Agents: []string{"a*"}, Fields: []string{"/metadata/user_id"}}},
+		Users: map[string][]string{"mallory": {"no such"}}}
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), `users.mallory: there is no role "no such"`) {
+		t.Fatalf("%v", err)
+	}
+	o.Access.Users = map[string][]string{"carol": {"compliance_officer"}}
+	trail, err := Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { trail.Close() })
+	mustRecord(t, trail, personalEvent("mia", "t"))
+	return trail, o
+}
+
+// calls are the calls that need a role, each with arguments that are refused or do
+// nothing where it is allowed.
+func calls(t *testing.T, trail *Trail) map[string]func(ctx context.Context) error {
+	m := &AuditTrailManager{trail}
+	all := func(seq func(func(Entry, error) bool)) error {
+		for _, err := range seq {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	file := filepath.Join(t.TempDir(), "backup")
+	return map[string]func(context.Context) error{
+		"Query":                 func(ctx context.Context) error { return all(trail.Query(ctx, Query{})) },
+		"Trace":                 func(ctx context.Context) error { _, err := trail.Trace(ctx, "t"); return err },
+		"Tail":                  func(ctx context.Context) error { return all(trail.Tail(ctx, Query{}, 3, false)) },
+		"ComplianceReport":      func(ctx context.Context) error { _, err := trail.ComplianceReport(ctx); return err },
+		"WriteComplianceReport": func(ctx context.Context) error { return trail.WriteComplianceReport(ctx, io.Discard) },
+		"GapReport":             func(ctx context.Context) error { _, err := trail.GapReport(ctx); return err },
+		"Prove":                 func(ctx context.Context) error { _, err := trail.Prove(ctx, 0); return err },
+		"ProveConsistency":      func(ctx context.Context) error { _, err := trail.ProveConsistency(ctx, nil); return err },
+		"Holds":                 func(ctx context.Context) error { _, err := trail.Holds(ctx); return err },
+		"QueryByAgent":          func(ctx context.Context) error { _, err := m.QueryByAgent(ctx, "a"); return err },
+		"QueryByTrace":          func(ctx context.Context) error { _, err := m.QueryByTrace(ctx, "t"); return err },
+		"QueryByUser":           func(ctx context.Context) error { _, err := m.QueryByUser(ctx, "mia"); return err },
+		"QueryByTimeRange": func(ctx context.Context) error {
+			_, err := m.QueryByTimeRange(ctx, trail.clock.now(), trail.clock.now())
+			return err
+		},
+		"AuditEntries":           func(ctx context.Context) error { _, err := m.AuditEntries(ctx); return err },
+		"ExportComplianceReport": func(ctx context.Context) error { _, err := m.ExportComplianceReport(ctx); return err },
+		"ExportUser":             func(ctx context.Context) error { _, err := trail.ExportUser(ctx, "mia", io.Discard); return err },
+		"ExportUserData":         func(ctx context.Context) error { _, err := m.ExportUserData(ctx, "mia"); return err },
+		"Disclose":               func(ctx context.Context) error { _, err := trail.Disclose(ctx, 1<<40); return err },
+		"SealedFields":           func(ctx context.Context) error { _, err := trail.SealedFields(ctx, 0); return err },
+		"EraseUser": func(ctx context.Context) error {
+			_, err := trail.EraseUser(ctx, "mia", &EraseOptions{DryRun: true})
+			return err
+		},
+		"RotateKEK":        func(ctx context.Context) error { return trail.RotateKEK(ctx) },
+		"RotateDEK":        func(ctx context.Context) error { return trail.RotateDEK(ctx) },
+		"RotateSigningKey": func(ctx context.Context) error { return trail.RotateSigningKey(ctx, false) },
+		"RetireSigningKey": func(ctx context.Context) error { return trail.RetireSigningKey(ctx) },
+		"BackupKeys":       func(ctx context.Context) error { _, err := trail.BackupKeys(ctx, file, 0); return err },
+		"SetRetention":     func(ctx context.Context) error { return trail.SetRetention(ctx, -1, false) },
+		"Prune":            func(ctx context.Context) error { _, err := trail.Prune(ctx, &PruneOptions{DryRun: true}); return err },
+		"AddHold":          func(ctx context.Context) error { _, err := trail.AddHold(ctx, HoldRequest{}); return err },
+		"LiftHold":         func(ctx context.Context) error { return trail.LiftHold(ctx, "none", "x") },
+		"Archive":          func(ctx context.Context) error { _, err := trail.Archive(ctx, nil, nil); return err },
+		"Rotate":           func(ctx context.Context) error { _, err := trail.Rotate(ctx); return err },
+	}
+}
+
+// Each call by each role, and by nobody: allowed or denied as operations and the roles
+// say, and every refusal is an entry.
+func TestRolesAndCalls(t *testing.T) {
+	trail, _ := controlled(t)
+	denied := 0
+	list := calls(t, trail)
+	for name, want := range operations {
+		if _, ok := list[name]; !ok && want != access.None {
+			t.Errorf("%s is in no test", name)
+		}
+	}
+	ctx := context.Background()
+	for _, role := range []string{"", "auditor", "compliance_officer", "security_admin", "privacy_officer", "agent_developer", "desk"} {
+		for name, call := range list {
+			if name == "Archive" && role != "" && access.BuiltIn[role].Permissions != nil && contains(access.BuiltIn[role].Permissions, access.Manage) {
+				continue // it needs a store; that it is let through is what Rotate shows too
+			}
+			as := ctx
+			if role != "" {
+				as = WithPrincipal(ctx, Principal{ID: "someone", Roles: []string{role}, Agents: []string{"a"}})
+			}
+			err := call(as)
+			may := contains(access.BuiltIn[role].Permissions, operations[name])
+			switch {
+			case operations[name] == access.Read && (role == "agent_developer" || role == "desk"):
+				// Entries masked; nothing that is made of all, or asks for what is masked.
+				may = map[string]bool{"Query": true, "Trace": true, "Tail": true, "QueryByAgent": true, "QueryByTrace": true, "QueryByTimeRange": true, "AuditEntries": true}[name]
+			}
+			if got := !errors.Is(err, ErrDenied); got != may {
+				t.Errorf("%s by %q: allowed %v, want %v: %v", name, role, got, may, err)
+			}
+			if errors.Is(err, ErrDenied) {
+				denied++
+			}
+		}
+	}
+	said := 0
+	for e, err := range trail.scan(ctx, Query{Trails: true, Action: "denied"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		said++
+		_ = e
+	}
+	if said == 0 || said > denied {
+		t.Errorf("%d refusals are recorded, of %d", said, denied)
+	}
+}
+
+func contains(list []access.Permission, p access.Permission) bool {
+	for _, x := range list {
+		if x == p {
+			return true
+		}
+	}
+	return false
+}
+
+// Who reads masked sees what an agent did, and nothing of anybody; nothing that could
+// confirm a guess goes with it.
+func TestMaskedReading(t *testing.T) {
+	trail, o := controlled(t)
+	ctx := WithPrincipal(context.Background(), Principal{ID: "dev", Roles: []string{"agent_developer"}, Agents: []string{"a"}})
+	full, err := collect(trail.Query(WithPrincipal(ctx, Principal{ID: "x", Roles: []string{"auditor"}}), Query{}))
+	if err != nil || len(full) != 1 {
+		t.Fatal(len(full), err)
+	}
+	own, err := collect(trail.Query(WithPrincipal(ctx, Principal{ID: "dev", Roles: []string{"agent_developer"}, Agents: []string{full[0].AgentID}}), Query{}))
+	if err != nil || len(own) != 1 {
+		t.Fatal(len(own), err)
+	}
+	e := own[0]
+	if e.Digest() == full[0].Digest() || bytes.Contains(e.Line(), []byte("mia")) || !bytes.Contains(e.Line(), []byte(`"inputs":{"sealed":"denied"}`)) || e.Action != full[0].Action {
+		t.Errorf("%s", e.Line())
+	}
+	other, err := collect(trail.Query(WithPrincipal(ctx, Principal{ID: "dev", Roles: []string{"agent_developer"}, Agents: []string{"other"}}), Query{}))
+	if err != nil || len(other) != 0 {
+		t.Errorf("%d entries of another's agent, %v", len(other), err)
+	}
+	if _, err := collect(trail.Query(WithPrincipal(ctx, Principal{ID: "dev", Roles: []string{"agent_developer"}, Agents: []string{full[0].AgentID}}), Query{Text: "mia"})); !errors.Is(err, ErrDenied) {
+		t.Errorf("a masked text was asked for: %v", err)
+	}
+	// It is remembered, by a reader too, and by user.
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Access, o.ReadOnly = nil, true
+	again, err := Open(trail.Path(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, err := collect(again.Query(context.Background(), Query{})); !errors.Is(err, ErrDenied) {
+		t.Errorf("nobody reads: %v", err)
+	}
+	if _, err := collect(again.Query(WithPrincipal(context.Background(), Principal{ID: "carol"}), Query{})); err != nil {
+		t.Errorf("carol: %v", err)
+	}
+	if i, err := again.Info(context.Background()); err != nil || !strings.HasPrefix(i.AccessControl, "Enabled") {
+		t.Errorf("%v %+v", err, i)
+	}
+}
+
+// The operating system's user has the roles of the section access, on the command
+// line and at the other end of the socket; and every call of the socket has a rule.
+func TestRolesOfTheSystemsUsers(t *testing.T) {
+	trail, _ := controlled(t)
+	ctx := context.Background()
+	peer := socket.Peer{UID: os.Getuid(), PID: os.Getpid()}
+	shared := sharedTrail{trail}
+	read := func() error {
+		for _, err := range shared.Query(ctx, peer, Query{}) {
+			return err
+		}
+		return nil
+	}
+	isDenied := func(err error) bool {
+		e, ok := errors.AsType[*socket.Error](err)
+		return ok && e.Code == socket.Denied
+	}
+	if err := read(); !isDenied(err) {
+		t.Errorf("a peer without a role reads: %v", err)
+	}
+	if _, err := shared.Report(ctx, peer, "text"); !isDenied(err) {
+		t.Errorf("a peer without a role gets a report: %v", err)
+	}
+	if _, err := shared.ExportUser(ctx, peer, "mia"); !isDenied(err) {
+		t.Errorf("a peer without a role exports: %v", err)
+	}
+	if _, err := shared.Erase(ctx, peer, "mia", []byte(`{"dry_run":true}`)); !isDenied(err) {
+		t.Errorf("a peer without a role erases: %v", err)
+	}
+	rules := map[string]string{"Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser"}
+	of := reflect.TypeFor[socket.Holder]()
+	for i := range of.NumMethod() {
+		if _, ok := operations[rules[of.Method(i).Name]]; !ok {
+			t.Errorf("the socket's call %s has no rule", of.Method(i).Name)
+		}
+	}
+	c := *trail.access.Load()
+	c.Users = map[string][]string{OSPrincipal().ID: {"auditor"}}
+	trail.access.Store(&c)
+	if err := read(); err != nil {
+		t.Errorf("an auditor's reading: %v", err)
+	}
+	if _, err := collect(trail.Query(WithPrincipal(ctx, OSPrincipal()), Query{})); err != nil {
+		t.Error(err)
+	}
+	if _, err := shared.ExportUser(ctx, peer, "mia"); !isDenied(err) {
+		t.Errorf("an auditor exports: %v", err)
+	}
+}
