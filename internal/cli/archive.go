@@ -25,8 +25,7 @@ the trail archives by itself with --archive-to; push does it once.
 
 Credentials of a bucket are those of the usual chain: AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY, the shared credentials file, the role of the machine.`,
-		Example: `  kaizen-audit archive push --to s3://audit-archive/agents
-  kaizen-audit archive push --to file:///mnt/archive
+		Example: `  kaizen-audit archive status
   kaizen-audit help archive push`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
