@@ -73,6 +73,4 @@ var (
 	// trail was rolled back, or is a copy while another one goes on. Nothing is
 	// recorded.
 	ErrForked = witness.ErrForked
-	// ErrNotBuilt: an option that this version does not have yet.
-	ErrNotBuilt = errors.New("not in this version")
 )

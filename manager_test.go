@@ -95,19 +95,26 @@ func TestManagerDefaultsAndQueries(t *testing.T) {
 	}
 }
 
-// An option that is not built is an error when it is used, never ignored.
-func TestManagerOptionsNotBuilt(t *testing.T) {
-	for name, o := range map[string]ManagerOptions{
-		"AccessControl": {AccessControl: true},
-		"AllowedRoles":  {AllowedRoles: []string{"auditor"}},
-	} {
-		o.AuditLogPath = filepath.Join(t.TempDir(), "a.jsonl")
-		_, err := NewAuditTrailManager(o)
-		if !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := os.Stat(o.AuditLogPath); err == nil {
-			t.Errorf("%s: a trail was made", name)
+// AccessControl has reading need a role, of those that are allowed.
+func TestManagerControlsAccess(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	o := ManagerOptions{AuditLogPath: filepath.Join(dir, "a.jsonl"), AllowedRoles: []string{"auditor"}, Options: Options{StateDir: filepath.Join(dir, "state")}}
+	if _, err := NewAuditTrailManager(o); err == nil || !strings.Contains(err.Error(), "AllowedRoles") {
+		t.Errorf("%v", err)
+	}
+	o.AccessControl = true
+	m, err := NewAuditTrailManager(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.AuditEntries(ctx); !errors.Is(err, ErrDenied) {
+		t.Errorf("nobody reads: %v", err)
+	}
+	for role, may := range map[string]bool{"auditor": true, "security_admin": false} {
+		if _, err := m.AuditEntries(WithPrincipal(ctx, Principal{ID: "x", Roles: []string{role}})); errors.Is(err, ErrDenied) == may {
+			t.Errorf("%s: %v", role, err)
 		}
 	}
 }

@@ -136,7 +136,14 @@ func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
 	if !kept.Set {
 		kept.Days = 0
 	}
+	var roles string
+	c := s.t.access.Load()
+	on := c != nil && c.Enabled
+	if on {
+		roles = strings.Join(c.Allowed(), ",")
+	}
 	return socket.Info{
+		AccessControl: on, AllowedRoles: roles,
 		RetentionDays: kept.Days, RotationInterval: s.t.opts.RotationInterval,
 		Protocol: socket.Version, Origin: s.t.id.Origin, VKey: s.t.ids().VKey, Path: s.t.path, Version: moduleVersion(), PID: os.Getpid(),
 		Durability: socket.Durability(s.t.opts.Durability.String()), MaxLine: s.t.opts.MaxLine,

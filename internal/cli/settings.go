@@ -39,6 +39,8 @@ type settings struct {
 	anyFS        bool
 	retention    period
 	lockPeriod   bool
+	control      bool
+	roles        string
 	rotation     *choice
 	keyFile      string
 	keyURL       string
@@ -72,7 +74,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "key-file", "key-url", "lifecycle-key",
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "access-control", "allowed-roles", "key-file", "key-url", "lifecycle-key",
 	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", "allow-http"}
 
 // archivePrefix begins the flags whose keys stand in section archive; allow-http
@@ -106,6 +108,8 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.segmentBytes, "segment-bytes", "seal a segment at this size, such as 64MiB (default 256MiB)")
 	f.Var(s.rotation, "rotation-interval", "seal a segment at least this often, by UTC")
 	f.Var(&s.retention, "retention-days", "keep entries for this many days, or for those of hipaa, pci, soc2 or eu-ai-act; older ones are pruned (default: as it is set)")
+	f.BoolVar(&s.control, "access-control", false, "reading needs a role, which section access of the configuration gives")
+	f.StringVar(&s.roles, "allowed-roles", "", "the roles that count, separated by commas (default auditor,compliance_officer,security_admin)")
 	f.BoolVar(&s.lockPeriod, "retention-lock", false, "the retention period only grows from now on, for good")
 	f.Var(&s.maxLine, "max-line", "longest entry, such as 1MiB (default 16MiB)")
 	f.Var(&s.checkpointTo, "checkpoint-to", "send every checkpoint out of the writer's reach: FILE, exec:COMMAND or syslog: (repeatable)")
@@ -152,8 +156,25 @@ func (s *settings) options() audit.Options {
 		RetentionDays: int(s.retention), RetentionLock: s.lockPeriod, RotationInterval: s.rotation.value,
 		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
 		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
-		Policy: s.policy, Anchors: s.anchors, Access: s.access,
+		Policy: s.policy, Anchors: s.anchors, Access: s.accessRules(),
 	}
+}
+
+// accessRules are those of the file, as the flags change them; nil where neither says
+// anything.
+func (s *settings) accessRules() *audit.Access {
+	if !s.control && s.roles == "" {
+		return s.access
+	}
+	c := audit.Access{}
+	if s.access != nil {
+		c = *s.access
+	}
+	c.Enabled = true
+	if s.roles != "" {
+		c.AllowedRoles = strings.Split(s.roles, ",")
+	}
+	return &c
 }
 
 // resolve gives flags that are settings and were not given their value from

@@ -141,6 +141,10 @@ type Info struct {
 	// RetentionDays is how long entries are kept, 0 where no period was set.
 	RetentionDays    int    `json:"retention_days"`
 	RotationInterval string `json:"rotation_interval"`
+	// AccessControl says whether reading needs a role, AllowedRoles which count,
+	// separated by commas.
+	AccessControl bool   `json:"access_control"`
+	AllowedRoles  string `json:"allowed_roles"`
 }
 
 // Reading is what POST /v1/readings says: somebody read the trail's files

@@ -399,7 +399,7 @@ func TestEveryPathAnswersAsDocumented(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"GET", "/v1/trail", "", 200, `{"protocol":1,"origin":"example.com/memory","vkey":"none","path":"/m.jsonl","version":"test","pid":1,"durability":"written","max_line":1048576,"size":0,"covered":0}`},
+		{"GET", "/v1/trail", "", 200, `{"protocol":1,"origin":"example.com/memory","vkey":"none","path":"/m.jsonl","version":"test","pid":1,"durability":"written","max_line":1048576,"size":0,"covered":0,"retention_days":0,"rotation_interval":"","access_control":false,"allowed_roles":""}`},
 		{"POST", "/v1/events", ev, 200, `{"index":0,"event_id":`},
 		{"POST", "/v1/events", ev + "\n\r\n \n" + ev + "\r\n", 200, `{"index":1,"event_id":`},
 		{"POST", "/v1/events?durability=queued", ev, 200, `"durable":false}`},

@@ -20,10 +20,6 @@ class AuditError(Exception):
             self.code = code
 
 
-class NotBuiltError(AuditError):
-    """A documented option that this version does not have was used."""
-
-
 class RefusedError(AuditError, ValueError):
     """The event itself: it can't be recorded, now or later."""
 

@@ -20,7 +20,6 @@ from ._errors import (
     AuditError,
     BatchError,
     ClosedError,
-    NotBuiltError,
     ProtocolError,
     RefusedError,
     UnavailableError,
@@ -147,8 +146,11 @@ class AuditTrailManager:
     :param rotation_interval: how often a segment is sealed: ``daily``, which is
         the default, ``weekly``, ``monthly`` or ``never``. Where another process
         holds the trail with another interval or period, a call is an error.
-    :param access_control: with ``allowed_roles``: not in this version; using one
-        raises NotBuiltError.
+    :param access_control: reading needs a role, which the section ``access`` of
+        the holder's configuration gives to users of the system; without one a
+        call raises DeniedError. Recording needs none.
+    :param allowed_roles: the roles that count; ``auditor``,
+        ``compliance_officer`` and ``security_admin`` by default.
     :param backup_to_s3: the holder that is started here archives the trail in
         ``s3_bucket``; one that is there already archives as it was told to.
     :param s3_bucket: a bucket with object lock, with or without a prefix
@@ -176,13 +178,15 @@ class AuditTrailManager:
         durability: Optional[str] = None,
         timeout: float = 10.0,
     ) -> None:
-        for name, used in (
-            ("access_control", access_control),
-            ("allowed_roles", allowed_roles),
-        ):
-            if used:
-                raise NotBuiltError(f"audit trail manager: option {name}: not built yet")
         settings: dict[str, Any] = {}
+        if allowed_roles and not access_control:
+            raise ValueError("audit trail manager: allowed_roles needs access_control")
+        if access_control:
+            settings["access_control"] = True
+        if allowed_roles:
+            if isinstance(allowed_roles, str) or any("," in r or not r for r in allowed_roles):
+                raise ValueError("audit trail manager: allowed_roles is a list of roles")
+            settings["allowed_roles"] = ",".join(allowed_roles)
         if retention_days != DEFAULT_RETENTION_DAYS:
             if not isinstance(retention_days, int) or not 1 <= retention_days <= 100_000:
                 raise ValueError("audit trail manager: retention_days is not 1 to 100000")

@@ -1,11 +1,9 @@
 """The samples of Kaizen's documentation of audit trails, in its order and
-unchanged but for their imports (source and licence: SOURCES.md). What uses an
-option that is not built stands in `not_built`. The lines between the samples
+unchanged but for their imports (source and licence: SOURCES.md). The lines between the samples
 are ours: they give the samples what they take for granted, and check what
 they did.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -13,31 +11,20 @@ import types
 from datetime import datetime
 from pathlib import Path
 
-from kaizen_audit import AuditTrailManager, NotBuiltError
+from kaizen_audit import AuditTrailManager
 
 agent = types.SimpleNamespace(agent_id="qa-agent-001")
 trace_id = "abc123def456"
 
 
-@contextlib.contextmanager
-def not_built(option):
-    try:
-        yield
-    except NotBuiltError as error:
-        assert f"option {option}:" in str(error), error
-    else:
-        raise AssertionError(f"{option} was taken, and nothing says what it does")
-
-
 # --- AuditTrailManager
 
-with not_built("access_control"):
-    manager = AuditTrailManager(
-        audit_log_path="/var/log/kaizen-audit.jsonl",
-        retention_days=2555,  # 7 years for HIPAA
-        encrypt_at_rest=True,
-        access_control=True
-    )
+manager = AuditTrailManager(
+    audit_log_path="/var/log/kaizen-audit.jsonl",
+    retention_days=2555,  # 7 years for HIPAA
+    encrypt_at_rest=True,
+    access_control=True
+)
 
 # --- Retention Policies
 
@@ -64,17 +51,16 @@ manager = AuditTrailManager(
 
 # --- Access Control
 
-with not_built("access_control"):
-    # Restrict audit log access
-    manager = AuditTrailManager(
-        audit_log_path="/var/log/kaizen-audit.jsonl",
-        access_control=True,
-        allowed_roles=["auditor", "compliance_officer", "security_admin"]
-    )
+open_manager = manager
+# Restrict audit log access
+manager = AuditTrailManager(
+    audit_log_path="/var/log/kaizen-audit.jsonl",
+    access_control=True,
+    allowed_roles=["auditor", "compliance_officer", "security_admin"]
+)
 
 # --- Log Rotation
 
-open_manager = manager
 # Rotate audit logs monthly
 manager = AuditTrailManager(
     audit_log_path="/var/log/kaizen-audit.jsonl",

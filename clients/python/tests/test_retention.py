@@ -1,11 +1,11 @@
-"""retention_days and rotation_interval: what the holder that is started does with
+"""retention_days, rotation_interval and access_control: what the holder that is started does with
 them, and that one that does otherwise is an error."""
 
 import unittest
 
 from common import EVENT, TrailTest
 
-from kaizen_audit import AuditTrailManager, HolderError
+from kaizen_audit import AuditTrailManager, DeniedError, HolderError
 
 
 class Retention(TrailTest):
@@ -24,6 +24,21 @@ class Retention(TrailTest):
                 with self.manager(**option) as other:
                     with self.assertRaisesRegex(HolderError, name):
                         other.record_event(EVENT)
+            self.end_holder(audit)
+
+    def test_reading_needs_a_role_where_access_is_controlled(self):
+        with self.manager(access_control=True, allowed_roles=["auditor", "privacy_officer"]) as audit:
+            audit.record_event(EVENT)
+            with self.assertRaises(DeniedError):
+                audit.audit_entries()
+            with self.assertRaises(DeniedError):
+                audit.export_compliance_report()
+            with self.assertRaises(DeniedError):
+                audit.export_user_data("user123")
+            self.assertEqual(audit.info()["allowed_roles"], "auditor,privacy_officer")
+            with self.manager(access_control=True, allowed_roles=["auditor"]) as other:
+                with self.assertRaisesRegex(HolderError, "allowed_roles"):
+                    other.record_event(EVENT)
             self.end_holder(audit)
 
     def test_what_is_no_period_or_interval_is_refused(self):
