@@ -814,6 +814,30 @@ func TestWhatAKilledAgentHadBegunIsUnknownAtTheNextStart(t *testing.T) {
 	t.Logf("%d begun, %d ended, %d unknown", len(begun), len(ended), unknowns)
 }
 
+// awaitStopped returns once every thread of a process has stopped: the signal is on
+// its way for a while on a busy machine.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	stopped := func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(tasks) == 0 {
+			return true // there is no such file system: nobody can tell
+		}
+		for _, name := range tasks {
+			stat, err := os.ReadFile(name)
+			if _, after, ok := strings.Cut(string(stat), ") "); err == nil && ok && after[0] != 'T' {
+				return false
+			}
+		}
+		return true
+	}
+	for until := time.Now().Add(10 * time.Second); !stopped(); time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the holder does not stop")
+		}
+	}
+}
+
 // The holder of the trail is stopped, as a machine in trouble stops it: whoever
 // records through it gets no answer.
 func TestATrailThatDoesNotAnswer(t *testing.T) {
@@ -856,6 +880,7 @@ func TestATrailThatDoesNotAnswer(t *testing.T) {
 			if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
+			awaitStopped(t, cmd.Process.Pid)
 			begin := time.Now()
 			use(m, 3, func(i int, ran bool, err error) bool {
 				if closed != errors.Is(err, ErrFailClosed) || ran != (!closed || i == 0) {
