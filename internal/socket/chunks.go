@@ -3,6 +3,7 @@ package socket
 import (
 	"errors"
 	"io"
+	"syscall"
 )
 
 // chunks takes the chunks of a body apart (RFC 9112 §7.1), in whatever pieces
@@ -135,6 +136,39 @@ func (c *chunks) head(b byte) (ok bool) {
 	}
 	c.at = atEnd
 	return b == '\n'
+}
+
+// chunkSource is a chunked body that is read from a descriptor which does not
+// block.
+type chunkSource struct {
+	chunks
+	early   []byte // what was read of it together with the head
+	blocked bool   // the latest read found that nothing is there
+}
+
+// read reads once and gives the data of what has come; drained says that there
+// is no more for now. The end of the body is io.EOF.
+func (c *chunkSource) read(fd int, b []byte) (n int, drained bool, err error) {
+	if len(c.early) > 0 {
+		n = copy(b, c.early)
+		c.early = c.early[n:]
+	} else {
+		n, err = syscall.Read(fd, b)
+		c.blocked = err == syscall.EAGAIN
+		switch {
+		case c.blocked:
+			return 0, true, nil
+		case err == syscall.EINTR:
+			return 0, false, nil
+		case err != nil:
+			return 0, true, err
+		case n == 0:
+			return 0, true, io.ErrUnexpectedEOF
+		}
+		drained = n < len(b)
+	}
+	n, err = c.decode(b[:n])
+	return n, drained, err
 }
 
 func hexDigit(b byte) (uint64, bool) {

@@ -3,6 +3,7 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -517,7 +519,9 @@ func (s *clientStream) write() error {
 				continue
 			}
 			if _, err := s.conn.Write(part); err != nil {
-				// The answer may say why: it ends the stream, and is here soon.
+				// The answer may say why: it ends the stream, and is here soon,
+				// if only somebody looks (answerReader.step).
+				_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 				select {
 				case <-s.stop:
 				case <-time.After(time.Second):
@@ -536,7 +540,8 @@ func (s *clientStream) write() error {
 
 // read gives the answers to the calls in order, until the stream ends.
 func (s *clientStream) read() error {
-	resp, err := http.ReadResponse(bufio.NewReader(s.conn), &http.Request{Method: http.MethodPost})
+	early := bufio.NewReader(s.conn)
+	resp, err := http.ReadResponse(early, &http.Request{Method: http.MethodPost})
 	if err != nil {
 		return err
 	}
@@ -548,21 +553,86 @@ func (s *clientStream) read() error {
 		}
 		return failed(resp, b)
 	}
-	lines := bufio.NewReaderSize(resp.Body, answerBuffer)
+	if len(resp.TransferEncoding) != 1 || resp.TransferEncoding[0] != "chunked" {
+		return &Error{Code: Protocol, Message: "the answers are not chunked"}
+	}
+	in := answerReader{s: s, buf: make([]byte, answerBuffer)}
+	in.src.early, _ = early.Peek(early.Buffered())
+	// All of it is one Read, as at the server's end, until write has it look
+	// again.
 	for {
-		line, err := lines.ReadSlice('\n')
-		if err != nil {
-			return err
+		err := s.raw.Read(func(fd uintptr) bool { return in.step(int(fd)) })
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return cmp.Or(in.end, err)
 		}
+		_ = s.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// answerReader takes the answers of a stream apart.
+type answerReader struct {
+	s   *clientStream
+	src chunkSource
+	buf []byte
+	to  int   // buf[:to] has come, and is no whole answer
+	end error // what ended the stream
+}
+
+// step reads the answers that have arrived and says whether the stream has
+// ended.
+func (r *answerReader) step(fd int) (ended bool) {
+	for {
+		n, drained, err := r.src.read(fd, r.buf[r.to:])
+		from := r.to
+		r.to += n
+		if r.end = r.give(from); r.end == nil {
+			r.end = err
+		}
+		if r.end != nil {
+			return true
+		}
+		// A holder that is killed after an answer may be noticed together with
+		// it: then nothing more wakes this up. While somebody waits, the socket
+		// is read until it has nothing. While nobody does, the next one's write
+		// finds out, and has it read again.
+		if drained && (r.src.blocked || !r.s.waited()) {
+			return false
+		}
+	}
+}
+
+// give gives out the whole answers in buf[:to]; before from there is no end of
+// one.
+func (r *answerReader) give(from int) error {
+	rest := r.buf[:r.to]
+	for {
+		i := bytes.IndexByte(rest[from:], '\n')
+		if i < 0 {
+			break
+		}
+		i += from
 		var res Result
-		res.Receipt, res.Err = parseAnswer(line)
+		res.Receipt, res.Err = parseAnswer(rest[:i+1])
 		if res.Err != nil && !errors.As(res.Err, new(*Error)) {
 			return res.Err
 		}
-		if !s.answer(res) {
+		if !r.s.answer(res) {
 			return errors.New("an answer came that nobody waits for")
 		}
+		rest, from = rest[i+1:], 0
 	}
+	r.to = copy(r.buf, rest)
+	if r.to == len(r.buf) {
+		return errors.New("an answer is longer than an answer may be")
+	}
+	return nil
+}
+
+// waited tells whether somebody waits for an answer.
+func (s *clientStream) waited() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.first < len(s.queue)
 }
 
 // answer gives an answer to the first call of the queue.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -43,8 +42,7 @@ type stream struct {
 	respond    func(*batch) error
 
 	// Of a chunked body, which is read without net/http:
-	body  chunks
-	early []byte // what net/http has read of it
+	body chunkSource
 }
 
 // events answers POST /v1/events.
@@ -119,7 +117,7 @@ func (st *stream) converse(r *request) error {
 	if err != nil {
 		return nil
 	}
-	st.early, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
+	st.body.early, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
 	st.respond = func(b *batch) error {
 		b.out = endChunk(b.out)
 		_, err := st.conn.Write(b.out)
@@ -168,28 +166,10 @@ func (st *stream) step(fd int) (ended bool) {
 
 // read reads what is there; drained says that there is no more.
 func (st *stream) read(fd int, b []byte) (n int, drained bool, err error) {
-	if len(st.early) > 0 {
-		n = copy(b, st.early)
-		st.early = st.early[n:]
-	} else {
-		if st.conn.readsNoMore() {
-			return 0, true, os.ErrDeadlineExceeded
-		}
-		n, err = syscall.Read(fd, b)
-		switch {
-		case err == syscall.EAGAIN:
-			return 0, true, nil
-		case err == syscall.EINTR:
-			return 0, false, nil
-		case err != nil:
-			return 0, true, err
-		case n == 0:
-			return 0, true, io.ErrUnexpectedEOF
-		}
-		drained = n < len(b)
+	if len(st.body.early) == 0 && st.conn.readsNoMore() {
+		return 0, true, os.ErrDeadlineExceeded
 	}
-	n, err = st.body.decode(b[:n])
-	return n, drained, err
+	return st.body.read(fd, b)
 }
 
 // recordAll records and answers the lines that are there.
