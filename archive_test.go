@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,7 +215,8 @@ func TestAnInterruptedRestoreIsNoTrailAndGoesOn(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "audit.jsonl")
 	for after := int64(0); ; after++ {
 		ctx, cancel := context.WithCancel(t.Context())
-		gets := &stopping{Store: store, left: after, stop: cancel}
+		gets := &stopping{Store: store, stop: cancel}
+		gets.left.Store(after)
 		_, err := Restore(ctx, to, gets, &RestoreOptions{StateDir: state})
 		cancel()
 		if err == nil {
@@ -242,12 +244,12 @@ func TestAnInterruptedRestoreIsNoTrailAndGoesOn(t *testing.T) {
 // stopping interrupts its caller after some objects.
 type stopping struct {
 	archive.Store
-	left int64
+	left atomic.Int64
 	stop func()
 }
 
 func (s *stopping) Get(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
-	if s.left--; s.left < 0 {
+	if s.left.Add(-1) < 0 {
 		s.stop()
 		return nil, ctx.Err()
 	}

@@ -33,6 +33,10 @@ func captured(t *testing.T, path string) []Entry {
 			t.Error(err)
 		}
 	}()
+	// A quiet opening takes in for a moment only.
+	if err := trail.drainSpool(func() bool { return false }); err != nil {
+		t.Fatal(err)
+	}
 	got, err := collect(trail.scan(context.Background(), Query{Agent: "captured"}))
 	if err != nil {
 		t.Fatal(err)

@@ -181,6 +181,28 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// When all that was sealed is gone, the open segment alone says where it begins.
+func TestPruneOfAllThatIsSealed(t *testing.T) {
+	c := newTimed(t, Options{RetentionDays: 2})
+	c.days(3, "a")
+	c.set(c.at().Add(72 * time.Hour))
+	r := c.mustPrune(3)
+	for range 2 {
+		if got := c.intact(); got != r.Pruned.Entries {
+			t.Errorf("%d entries are pruned, want %d", got, r.Pruned.Entries)
+		}
+		if _, err := c.Record(context.Background(), event("a", "x")); err != nil {
+			t.Fatal(err)
+		}
+		if entries, err := collect(c.Query(context.Background(), Query{})); err != nil || len(entries) == 0 {
+			t.Errorf("%d entries, %v", len(entries), err)
+		}
+		c.reopen()
+	}
+	c.days(1, "a")
+	c.intact()
+}
+
 // No period, no pruning; and a shorter one never takes what was promised.
 func TestRetentionOnlyPromisesMore(t *testing.T) {
 	ctx := context.Background()

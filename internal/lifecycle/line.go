@@ -320,3 +320,18 @@ func ClaimedGaps(line []byte) []Range {
 	}
 	return s.Outputs.Gaps
 }
+
+// SealsUpTo is the end of the segment that a line seals, -1 where it seals none.
+// Nothing is verified.
+func SealsUpTo(line []byte) int64 {
+	var s struct {
+		EventType string `json:"event_type"`
+		Outputs   struct {
+			Segment Range `json:"segment"`
+		} `json:"outputs"`
+	}
+	if json.Unmarshal(line, &s) != nil || s.EventType != Seal || !s.Outputs.Segment.possible() {
+		return -1
+	}
+	return s.Outputs.Segment.End()
+}

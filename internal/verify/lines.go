@@ -101,14 +101,18 @@ func readLines(ctx context.Context, cpu slots, list []segment, from int64, jump 
 			return w, ctx.Err()
 		}
 		seg := s.segment
-		if seg.first > w.lines {
-			gap := lifecycle.Range{First: w.lines, Count: seg.first - w.lines}
+		begins := seg.first
+		if begins < 0 {
+			begins = opensAt(seg) // what is before it may have been pruned to its end
+		}
+		if begins > w.lines {
+			gap := lifecycle.Range{First: w.lines, Count: begins - w.lines}
 			ok, err := fill(gap, take)
 			if err != nil {
 				return w, err
 			}
 			if ok {
-				w.gaps, w.lines = append(w.gaps, gap), seg.first
+				w.gaps, w.lines = append(w.gaps, gap), begins
 			}
 		}
 		if seg.first >= 0 && seg.first != w.lines {

@@ -420,6 +420,21 @@ func (p proofs) filler(size int64, list []segment) fill {
 	}
 }
 
+// opensAt is where the open segment begins, as its first line claims that seals the
+// one before; -1 where none does.
+func opensAt(s *segment) int64 {
+	r, err := s.reader()
+	if err != nil {
+		return -1
+	}
+	defer r.Close()
+	line, err := bufio.NewReaderSize(r, blockBytes).ReadSlice('\n')
+	if err != nil || !lifecycle.Is(line) {
+		return -1
+	}
+	return lifecycle.SealsUpTo(line)
+}
+
 // claims are the gaps that lines of the newest segment name.
 func claims(list []segment) (all []lifecycle.Range) {
 	s := &list[len(list)-1]
