@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -323,6 +324,11 @@ type clientStream struct {
 	done chan struct{} // closed when both goroutines have ended
 	stop chan struct{} // closed with err set
 
+	// answering says that answers are read by answerReader, which has to be told to
+	// look again; broken that a write has failed. Who sets the second of them tells it:
+	// before, a read of the answer's head would take it for the end of time.
+	answering, broken atomic.Bool
+
 	attempt func(fd uintptr) bool // writes direct; made once
 	direct  []byte                // what is left of what a caller writes, who alone has it
 
@@ -521,7 +527,10 @@ func (s *clientStream) write() error {
 			if _, err := s.conn.Write(part); err != nil {
 				// The answer may say why: it ends the stream, and is here soon,
 				// if only somebody looks (answerReader.step).
-				_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+				s.broken.Store(true)
+				if s.answering.Load() {
+					s.lookAgain()
+				}
 				select {
 				case <-s.stop:
 				case <-time.After(time.Second):
@@ -537,6 +546,9 @@ func (s *clientStream) write() error {
 		s.mu.Unlock()
 	}
 }
+
+// lookAgain has the reader of answers look whether there is something to read.
+func (s *clientStream) lookAgain() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }
 
 // read gives the answers to the calls in order, until the stream ends.
 func (s *clientStream) read() error {
@@ -560,6 +572,9 @@ func (s *clientStream) read() error {
 	in.src.early, _ = early.Peek(early.Buffered())
 	// All of it is one Read, as at the server's end, until write has it look
 	// again.
+	if s.answering.Store(true); s.broken.Load() {
+		s.lookAgain()
+	}
 	for {
 		err := s.raw.Read(func(fd uintptr) bool { return in.step(int(fd)) })
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
