@@ -41,6 +41,9 @@ var (
 	ErrUnknown = errors.New("outcome of the accepted event is not known")
 	// ErrNotFound: there is no trail, or no such entry.
 	ErrNotFound = errors.New("not found")
+	// ErrOption: an option, or what a call asks for, can't be as it is; the error names
+	// it.
+	ErrOption = errors.New("option is wrong")
 	// ErrPinned: the path's trail is not the one that was seen before.
 	ErrPinned = errors.New("another trail was pinned for this path")
 	// ErrLossCounted: a captured event is neither in the trail nor in its spool.

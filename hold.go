@@ -15,17 +15,21 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
 
 // HoldRequest says what a legal hold covers: the entries that match all that is set.
 // Something must be.
 type HoldRequest struct {
-	User, Agent, Trace string
+	User  string `json:"user,omitempty"`
+	Agent string `json:"agent,omitempty"`
+	Trace string `json:"trace,omitempty"`
 	// Since and Until bound timestamp, both ends included; zero is open.
-	Since, Until time.Time
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
 	// Reason is why, such as a case's number. It is required, and sealed in a trail
 	// that seals.
-	Reason string
+	Reason string `json:"reason"`
 }
 
 // LegalHold is a hold that is in force.
@@ -60,17 +64,14 @@ type holdFilter struct {
 }
 
 // AddHold puts a legal hold on what h says: it is neither pruned nor erased until the
-// hold is lifted. It is an entry (AUDIT_HOLD), which a checkpoint covers on return. It
-// is ErrLocked where another process holds the trail.
+// hold is lifted. It is an entry (AUDIT_HOLD), which a checkpoint covers on return.
+// Where another process holds the trail, that one records it; the user must be the
+// holder's own or root.
 func (t *Trail) AddHold(ctx context.Context, h HoldRequest) (LegalHold, error) {
 	if err := t.authorizeAll(ctx, "AddHold"); err != nil {
 		return LegalHold{}, fmt.Errorf("add hold to %s: %w", t.path, err)
 	}
-	err := t.holding(ctx)
-	var out LegalHold
-	if err == nil {
-		out, err = t.addHold(ctx, h)
-	}
+	out, err := byHolder(ctx, t, socket.Holds, h, func() (LegalHold, error) { return t.addHold(ctx, h) })
 	if err != nil {
 		return out, fmt.Errorf("add hold to %s: %w", t.path, err)
 	}
@@ -150,7 +151,7 @@ func (t *Trail) addHold(ctx context.Context, h HoldRequest) (LegalHold, error) {
 		eventType: "AUDIT_HOLD", action: "hold_added", id: out.ID, policy: policy,
 		outputs: map[string]any{"filter": filter, "handles": orEmpty(out.handles), "open": out.Open, "ranges": orEmpty(out.Ranges), "reason": reason, "since": since, "until": until},
 	})
-	out.Index, out.By, out.Added = r.Index, principal(), formatTime(t.clock.now())
+	out.Index, out.By, out.Added = r.Index, askedBy(ctx), formatTime(t.clock.now())
 	return out, err
 }
 
@@ -215,45 +216,53 @@ func (t *Trail) sealWords(eventID, pointer string, text []byte) (string, error) 
 }
 
 // LiftHold lifts a hold by its id, and says why. ErrNotFound: none of that id is in
-// force.
+// force. Where another process holds the trail it is as with AddHold.
 func (t *Trail) LiftHold(ctx context.Context, id, reason string) error {
 	if err := t.authorizeAll(ctx, "LiftHold"); err != nil {
 		return fmt.Errorf("lift hold on %s: %w", t.path, err)
 	}
-	err := t.holding(ctx)
-	if err == nil {
-		err = t.liftHold(ctx, id, reason)
-	}
-	if err != nil {
+	l := lifting{id, reason}
+	if _, err := byHolder(ctx, t, socket.LiftedHolds, l, func() (lifted, error) { return t.liftHold(ctx, l) }); err != nil {
 		return fmt.Errorf("lift hold on %s: %w", t.path, err)
 	}
 	return nil
 }
 
-func (t *Trail) liftHold(ctx context.Context, id, reason string) error {
-	if reason == "" {
-		return optionError("Reason", "it is empty, and lifting a hold must say why")
+// lifting is what LiftHold lifts, lifted the entry that says so.
+type (
+	lifting struct {
+		Hold   string `json:"hold"`
+		Reason string `json:"reason"`
+	}
+	lifted struct {
+		Index int64 `json:"index"`
+	}
+)
+
+func (t *Trail) liftHold(ctx context.Context, l lifting) (lifted, error) {
+	if l.Reason == "" {
+		return lifted{}, optionError("Reason", "it is empty, and lifting a hold must say why")
 	}
 	t.life.mu.Lock()
 	defer t.life.mu.Unlock()
 	state, err := t.lifeLocked(ctx)
 	if err != nil {
-		return err
+		return lifted{}, err
 	}
-	if !slices.ContainsFunc(state.Holds, func(h lifecycle.HeldBy) bool { return h.ID == id }) {
-		return advice.For(fmt.Errorf("%w: no hold of this id is in force", ErrNotFound), "kaizen-audit hold list --log %s", advice.Quote(t.path))
+	if !slices.ContainsFunc(state.Holds, func(h lifecycle.HeldBy) bool { return h.ID == l.Hold }) {
+		return lifted{}, advice.For(fmt.Errorf("%w: no hold of this id is in force", ErrNotFound), "kaizen-audit hold list --log %s", advice.Quote(t.path))
 	}
 	eventID := entry.NewEventID(t.clock.now())
-	var why any = reason
+	var why any = l.Reason
 	policy := ""
 	if t.enc.Load() != nil {
-		if why, err = t.sealReason(eventID, reason); err != nil {
-			return err
+		if why, err = t.sealReason(eventID, l.Reason); err != nil {
+			return lifted{}, err
 		}
 		policy = `{"sealed":["/outputs/reason"]}`
 	}
-	_, err = t.recordLife(ctx, ownEntry{eventType: "AUDIT_HOLD", action: "hold_lifted", id: eventID, policy: policy, outputs: map[string]any{"hold": id, "reason": why}})
-	return err
+	r, err := t.recordLife(ctx, ownEntry{eventType: "AUDIT_HOLD", action: "hold_lifted", id: eventID, policy: policy, outputs: map[string]any{"hold": l.Hold, "reason": why}})
+	return lifted{r.Index}, err
 }
 
 // Holds are the legal holds in force, oldest first.

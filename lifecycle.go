@@ -18,6 +18,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 )
 
@@ -44,6 +45,15 @@ func signLine(line []byte, s *signers, permits bool) ([]byte, error) {
 
 // principal is the operating system's user.
 func principal() string { return "uid:" + strconv.Itoa(os.Getuid()) }
+
+// askedBy is whom entries of the trail's own name: a peer of the socket, else the
+// operating system's user.
+func askedBy(ctx context.Context) string {
+	if by, ok := peerOf(ctx); ok {
+		return by.Principal()
+	}
+	return principal()
+}
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
@@ -81,27 +91,31 @@ type sealing struct {
 func (s *sealing) wait() { s.wg.Wait() }
 
 // Rotate seals the open segment and returns once the sealed file is durable,
-// read back and compared. It is ErrLocked where another process holds the
-// trail.
+// read back and compared. Where another process holds the trail, that one seals; the
+// user must be the holder's own or root.
 func (t *Trail) Rotate(ctx context.Context) (SegmentInfo, error) {
 	if err := t.authorizeAll(ctx, "Rotate"); err != nil {
 		return SegmentInfo{}, fmt.Errorf("rotate %s: %w", t.path, err)
 	}
+	s, err := byHolder(ctx, t, socket.Rotations, struct{}{}, func() (SegmentInfo, error) { return t.rotate(ctx) })
+	if err != nil {
+		return SegmentInfo{}, fmt.Errorf("rotate %s: %w", t.path, err)
+	}
+	return s, nil
+}
+
+func (t *Trail) rotate(ctx context.Context) (SegmentInfo, error) {
 	t.sealing.gate.RLock()
 	defer t.sealing.gate.RUnlock()
 	if err := t.writable(ctx); err != nil {
 		return SegmentInfo{}, err
 	}
-	if !t.holds() {
-		return SegmentInfo{}, fmt.Errorf("rotate %s: %w, which seals it", t.path, &lockedError{holder: t.holder()})
+	s, err := t.cut(ctx, func(int64) bool { return true })
+	if err == nil {
+		s, err = t.compress(*s)
 	}
-	s, err := t.cut(func(int64) bool { return true })
 	if err != nil {
-		return SegmentInfo{}, fmt.Errorf("rotate %s: %w", t.path, explainFull(explainJournal(err)))
-	}
-	s, err = t.compress(*s)
-	if err != nil {
-		return SegmentInfo{}, fmt.Errorf("rotate %s: %w", t.path, explainFull(err))
+		return SegmentInfo{}, explainFull(explainJournal(err))
 	}
 	return segmentInfo(*s), nil
 }
@@ -116,7 +130,7 @@ func (t *Trail) sealWhenFull() {
 
 func (t *Trail) sealBehind() {
 	t.sealing.wg.Go(func() {
-		s, err := t.cut(func(size int64) bool { return size >= t.opts.SegmentBytes })
+		s, err := t.cut(context.Background(), func(size int64) bool { return size >= t.opts.SegmentBytes })
 		t.sealing.due.Store(false)
 		if err == nil && s != nil {
 			_, err = t.compress(*s)
@@ -145,8 +159,9 @@ func (t *Trail) resumeSealing() {
 	}
 }
 
-// cut ends the open segment if it is still to be ended.
-func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
+// cut ends the open segment if it is still to be ended. ctx says who asked; it ends
+// nothing.
+func (t *Trail) cut(ctx context.Context, due func(size int64) bool) (*journal.Segment, error) {
 	t.sealing.cut.Lock()
 	defer t.sealing.cut.Unlock()
 	t.life.mu.Lock()
@@ -156,7 +171,7 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 	}
 	// What is in force is read, and most of the tree is on disk, before appends are
 	// held.
-	state, err := t.lifeLocked(context.Background())
+	state, err := t.lifeLocked(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +185,7 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 		if snap, err = t.signer.rootAt(s.First + s.Count); err != nil {
 			return nil, err
 		}
-		return t.sealLine(s, snap.Root, t.clock.takeMax(), state, t.life.longest)
+		return t.sealLine(ctx, s, snap.Root, t.clock.takeMax(), state, t.life.longest)
 	})
 	if err != nil {
 		return nil, err
@@ -191,14 +206,14 @@ func (t *Trail) cut(due func(size int64) bool) (*journal.Segment, error) {
 // tree's at its end, latest the latest time of the clock while it was open, days the
 // longest period in force in that time. It says again all that a reader of only the
 // newest segments needs.
-func (t *Trail) sealLine(s journal.Segment, root tree.Hash, latest time.Time, state *lifecycle.State, days int64) ([]byte, error) {
+func (t *Trail) sealLine(ctx context.Context, s journal.Segment, root tree.Hash, latest time.Time, state *lifecycle.State, days int64) ([]byte, error) {
 	outputs := t.restatement(state, map[string]any{
 		"segment": map[string]any{
 			"first": s.First, "count": s.Count, "bytes": s.Bytes, "root": hex.EncodeToString(root[:]),
 			"max_recorded_at": formatTime(latest), "retention_days": days,
 		},
 	})
-	return t.ownLine(ownEntry{eventType: "AUDIT_SEAL", action: "segment_sealed", signed: true, outputs: outputs}, t.clock.now())
+	return t.ownLine(ownEntry{eventType: "AUDIT_SEAL", action: "segment_sealed", signed: true, outputs: outputs, metadata: ownMetadata(ctx)}, t.clock.now())
 }
 
 // sealAgain records the AUDIT_SEAL of the newest sealed segment once more: the
@@ -218,7 +233,7 @@ func (t *Trail) sealAgain(ctx context.Context, c tree.Checkpoint, r *replayed) e
 	if err != nil {
 		return err
 	}
-	line, err := t.sealLine(last, b.Root(), t.clock.takeMax(), state, t.life.longest)
+	line, err := t.sealLine(ctx, last, b.Root(), t.clock.takeMax(), state, t.life.longest)
 	if err != nil {
 		return err
 	}

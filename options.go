@@ -209,8 +209,14 @@ const (
 
 // optionError says which option is wrong.
 func optionError(name, format string, args ...any) error {
-	return fmt.Errorf("option %s: %w", name, fmt.Errorf(format, args...))
+	return wrongOption{fmt.Errorf("option %s: %w", name, fmt.Errorf(format, args...))}
 }
+
+// wrongOption is ErrOption.
+type wrongOption struct{ error }
+
+func (e wrongOption) Unwrap() error        { return e.error }
+func (e wrongOption) Is(target error) bool { return target == ErrOption }
 
 // withDefaults checks the options and fills in the defaults.
 func (o *Options) withDefaults() (Options, error) {

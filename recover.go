@@ -655,7 +655,7 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 			}
 			days = r.Days
 		}
-		if err := t.setRetention(ctx, days, t.opts.RetentionLock); err != nil {
+		if _, err := t.setRetention(ctx, period{days, t.opts.RetentionLock}); err != nil {
 			return err
 		}
 	}

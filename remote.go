@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
@@ -458,19 +459,23 @@ func explainRemote(err error) error {
 		}
 		return err
 	}
+	out := fmt.Errorf("the trail's holder: %w", err)
 	for code, is := range publicErrors {
 		if e.Code == code {
-			return &remoteError{is, e.Message}
+			out = &remoteError{is, e.Message}
 		}
 	}
-	return fmt.Errorf("the trail's holder: %w", err)
+	if e.Hint != "" {
+		out = advice.For(out, "%s", e.Hint)
+	}
+	return out
 }
 
 // publicErrors are what codes of the protocol mean here.
 var publicErrors = map[socket.Code]error{
 	socket.Refused: ErrRefused, socket.Conflict: ErrConflict, socket.Full: ErrFull, socket.Closed: ErrClosed,
 	socket.Stopped: ErrStopped, socket.Unknown: ErrUnknown, socket.NotFound: ErrNotFound, socket.Held: ErrHeld,
-	socket.Denied: ErrDenied,
+	socket.Denied: ErrDenied, socket.Option: ErrOption, socket.Clock: ErrClock,
 }
 
 // erase has the holder erase. It is not asked twice: where it is gone in the middle,
@@ -497,6 +502,49 @@ func (r *remote) erase(ctx context.Context, user string, o EraseOptions) (e *Era
 		err = explainRemote(answer)
 	}
 	return e, holds, err
+}
+
+// do has the holder make a call and puts its answer into out, or reports true when
+// this process has become the holder. It is not asked twice: where the holder is gone
+// in the middle, what became of it is not known here.
+func (r *remote) do(ctx context.Context, call socket.Call, asked, out any) (holds bool, err error) {
+	text, err := json.Marshal(asked)
+	if err != nil {
+		return false, err
+	}
+	var answer error
+	holds, err = r.try(ctx, func(c *socket.Client) error {
+		var got []byte
+		if got, answer = c.Do(ctx, call, text); answer == nil {
+			answer = json.Unmarshal(got, out)
+		}
+		if errors.Is(answer, socket.ErrGone) {
+			answer = fmt.Errorf("%w: the trail's holder was asked, and is gone: %w", ErrUnknown, answer)
+			return nil
+		}
+		return again(answer)
+	})
+	if err == nil && !holds {
+		err = explainRemote(answer)
+	}
+	return holds, err
+}
+
+// byHolder does what only the trail's holder may: here where that is this process,
+// else by a call of its socket.
+func byHolder[T any](ctx context.Context, t *Trail, call socket.Call, asked any, here func() (T, error)) (out T, err error) {
+	if err := t.writable(ctx); err != nil {
+		return out, err
+	}
+	if r := t.remote.Load(); r != nil {
+		if holds, err := r.do(ctx, call, asked, &out); !holds {
+			return out, err
+		}
+	}
+	if err := t.holding(ctx); err != nil {
+		return out, err
+	}
+	return here()
 }
 
 // remoteError says it in the holder's words and is the public error.

@@ -12,6 +12,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
 
 // RetentionPresets are periods in days by the name of what asks for them:
@@ -68,42 +69,46 @@ func (t *Trail) lifeNow(ctx context.Context) (*lifecycle.State, error) {
 
 // SetRetention sets how many days entries are kept, and with lock that this only
 // grows from now on. A shorter period holds for what is recorded from now on: what a
-// segment was promised while it was open is kept. It is an entry (AUDIT_POLICY). It
-// is ErrLocked where another process holds the trail.
+// segment was promised while it was open is kept. It is an entry (AUDIT_POLICY).
+// Where another process holds the trail, that one records it; the user must be the
+// holder's own or root.
 func (t *Trail) SetRetention(ctx context.Context, days int, lock bool) error {
 	if err := t.authorizeAll(ctx, "SetRetention"); err != nil {
 		return fmt.Errorf("set retention of %s: %w", t.path, err)
 	}
-	err := t.holding(ctx)
-	if err == nil {
-		err = t.setRetention(ctx, days, lock)
-	}
-	if err != nil {
+	p := period{days, lock}
+	if _, err := byHolder(ctx, t, socket.Retention, p, func() (Retention, error) { return t.setRetention(ctx, p) }); err != nil {
 		return fmt.Errorf("set retention of %s: %w", t.path, err)
 	}
 	return nil
 }
 
-func (t *Trail) setRetention(ctx context.Context, days int, lock bool) error {
+// period is what SetRetention sets.
+type period struct {
+	Days int  `json:"days"`
+	Lock bool `json:"lock,omitempty"`
+}
+
+func (t *Trail) setRetention(ctx context.Context, p period) (Retention, error) {
 	t.life.mu.Lock()
 	defer t.life.mu.Unlock()
 	state, err := t.lifeLocked(ctx)
 	if err != nil {
-		return err
+		return Retention{}, err
 	}
 	was := state.Terms
 	next := was
-	period := int64(days)
-	next.RetentionDays, next.Locked = &period, was.Locked || lock
-	if was.RetentionDays != nil && *was.RetentionDays == period && next.Locked == was.Locked {
-		return nil
+	days := int64(p.Days)
+	next.RetentionDays, next.Locked = &days, was.Locked || p.Lock
+	if was.RetentionDays != nil && *was.RetentionDays == days && next.Locked == was.Locked {
+		return retentionOf(was), nil
 	}
 	next.Version++
 	if err := was.May(next); err != nil {
-		return optionError("RetentionDays", "%d days instead of %d: %w", days, owedDays(was), err)
+		return Retention{}, optionError("RetentionDays", "%d days instead of %d: %w", days, owedDays(was), err)
 	}
 	_, err = t.recordLife(ctx, ownEntry{eventType: "AUDIT_POLICY", action: "policy_set", outputs: map[string]any{"policy": next, "was": was}})
-	return err
+	return retentionOf(next), err
 }
 
 // firstTerms is the policy of a trail that is being made.
@@ -139,7 +144,7 @@ func (t *Trail) checkTerms() error {
 // PruneOptions are the settings of Prune.
 type PruneOptions struct {
 	// DryRun says what would be pruned, and prunes nothing.
-	DryRun bool
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // PruneReport says which sealed segments are pruned, which are kept, and why.
@@ -187,8 +192,9 @@ var ErrClock = errors.New("the clock can't be trusted")
 // completed by the next opening.
 //
 // It is ErrClock where the newest entry from before this opening is more than a day
-// older than the clock says it should be, and ErrLocked where another process holds
-// the trail: a holder prunes by itself once a day (docs/retention.md).
+// older than the clock says it should be. Where another process holds the trail, that
+// one prunes; the user must be the holder's own or root. A holder prunes by itself
+// once a day (docs/retention.md).
 func (t *Trail) Prune(ctx context.Context, opts *PruneOptions) (*PruneReport, error) {
 	if err := t.authorizeAll(ctx, "Prune"); err != nil {
 		return nil, fmt.Errorf("prune %s: %w", t.path, err)
@@ -197,18 +203,14 @@ func (t *Trail) Prune(ctx context.Context, opts *PruneOptions) (*PruneReport, er
 	if opts != nil {
 		o = *opts
 	}
-	err := t.holding(ctx)
-	var r *PruneReport
-	if err == nil {
-		r, err = t.prune(ctx, o.DryRun)
-	}
+	r, err := byHolder(ctx, t, socket.Prunes, o, func() (*PruneReport, error) { return t.prune(ctx, o) })
 	if err != nil {
-		return r, fmt.Errorf("prune %s: %w", t.path, explainFull(err))
+		return r, fmt.Errorf("prune %s: %w", t.path, err)
 	}
 	return r, nil
 }
 
-func (t *Trail) prune(ctx context.Context, dry bool) (*PruneReport, error) {
+func (t *Trail) prune(ctx context.Context, o PruneOptions) (*PruneReport, error) {
 	t.sealing.gate.RLock()
 	defer t.sealing.gate.RUnlock()
 	t.sealing.compress.Lock() // no segment is compressed or listed meanwhile
@@ -220,8 +222,8 @@ func (t *Trail) prune(ctx context.Context, dry bool) (*PruneReport, error) {
 		return nil, err
 	}
 	r, err := t.planPrune(ctx, state)
-	if err != nil || dry {
-		return r, err
+	if err != nil || o.DryRun {
+		return r, explainFull(err)
 	}
 	if !r.Retention.Set {
 		return r, advice.For(fmt.Errorf("%w: no retention period was set, so nothing may be pruned", ErrNotFound),
@@ -236,7 +238,7 @@ func (t *Trail) prune(ctx context.Context, dry bool) (*PruneReport, error) {
 	}
 	for _, run := range runsOf(r.Segments) {
 		if err := t.pruneRun(ctx, run, r, clock); err != nil {
-			return r, err
+			return r, explainFull(err)
 		}
 	}
 	return r, nil

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -240,7 +241,14 @@ func TestRolesOfTheSystemsUsers(t *testing.T) {
 	if _, err := shared.Erase(ctx, peer, "mia", []byte(`{"dry_run":true}`)); !isDenied(err) {
 		t.Errorf("a peer without a role erases: %v", err)
 	}
-	rules := map[string]string{"Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser"}
+	for name, call := range map[string]func(context.Context, socket.Peer, json.RawMessage) ([]byte, error){
+		"prunes": shared.Prune, "rotates": shared.Rotate, "adds a hold": shared.AddHold, "lifts a hold": shared.LiftHold, "sets the period": shared.SetRetention,
+	} {
+		if _, err := call(ctx, peer, []byte(`{}`)); !isDenied(err) {
+			t.Errorf("a peer without a role %s: %v", name, err)
+		}
+	}
+	rules := map[string]string{"Prune": "Prune", "Rotate": "Rotate", "AddHold": "AddHold", "LiftHold": "LiftHold", "SetRetention": "SetRetention", "Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser"}
 	of := reflect.TypeFor[socket.Holder]()
 	for i := range of.NumMethod() {
 		if _, ok := operations[rules[of.Method(i).Name]]; !ok {
@@ -258,5 +266,13 @@ func TestRolesOfTheSystemsUsers(t *testing.T) {
 	}
 	if _, err := shared.ExportUser(ctx, peer, "mia"); !isDenied(err) {
 		t.Errorf("an auditor exports: %v", err)
+	}
+	if _, err := shared.Prune(ctx, peer, []byte(`{"dry_run":true}`)); !isDenied(err) {
+		t.Errorf("an auditor prunes: %v", err)
+	}
+	c.Users = map[string][]string{OSPrincipal().ID: {"compliance_officer"}}
+	trail.access.Store(&c)
+	if _, err := shared.Prune(ctx, peer, []byte(`{"dry_run":true}`)); err != nil {
+		t.Errorf("a compliance officer prunes: %v", err)
 	}
 }

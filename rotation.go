@@ -109,7 +109,7 @@ func (t *Trail) rotateIfDue(now time.Time) {
 	if !due(0) {
 		return
 	}
-	s, err := t.cut(due)
+	s, err := t.cut(context.Background(), due)
 	if err == nil && s != nil {
 		_, err = t.compress(*s)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
@@ -259,6 +260,45 @@ func (s sharedTrail) Erase(ctx context.Context, by socket.Peer, user string, opt
 	return json.Marshal(e)
 }
 
+// forPeer reads what a peer asks for, authorizes it, does it, and gives the answer.
+func forPeer[In, Out any](ctx context.Context, s sharedTrail, by socket.Peer, operation string, text json.RawMessage, do func(context.Context, In) (Out, error)) ([]byte, error) {
+	var in In
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if d.Decode(&in) != nil {
+		return nil, &socket.Error{Code: socket.Protocol, Message: "a member of the body is none of this call's, or of another type"}
+	}
+	ctx = withPeer(ctx, by)
+	if err := s.t.authorizeAll(ctx, operation); err != nil {
+		return nil, shareError(err)
+	}
+	out, err := do(ctx, in)
+	if err != nil {
+		return nil, shareError(err)
+	}
+	return json.Marshal(out)
+}
+
+func (s sharedTrail) Prune(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "Prune", text, s.t.prune)
+}
+
+func (s sharedTrail) Rotate(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "Rotate", text, func(ctx context.Context, _ struct{}) (SegmentInfo, error) { return s.t.rotate(ctx) })
+}
+
+func (s sharedTrail) AddHold(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "AddHold", text, s.t.addHold)
+}
+
+func (s sharedTrail) LiftHold(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "LiftHold", text, s.t.liftHold)
+}
+
+func (s sharedTrail) SetRetention(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "SetRetention", text, s.t.setRetention)
+}
+
 func (s sharedTrail) ExportUser(ctx context.Context, by socket.Peer, user string) ([]byte, error) {
 	m := AuditTrailManager{s.t}
 	text, err := m.ExportUserData(withPeer(ctx, by), user)
@@ -270,10 +310,14 @@ func shareError(err error) error {
 	if err == nil {
 		return nil
 	}
+	text, hint := advice.Split(err)
 	for code, is := range publicErrors {
 		if errors.Is(err, is) {
-			return &socket.Error{Code: code, Message: err.Error()}
+			return &socket.Error{Code: code, Message: text, Hint: hint}
 		}
+	}
+	if hint != "" {
+		return &socket.Error{Code: socket.Internal, Message: text, Hint: hint}
 	}
 	return err
 }

@@ -198,7 +198,7 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 	case errors.Is(err, context.Canceled):
 		a.say("%s: interrupted", operation(cmd))
 		return exitPartly
-	case errors.As(err, &usage), !a.started && !errors.As(err, new(*fs.PathError)):
+	case errors.As(err, &usage), (!a.started || errors.Is(err, audit.ErrOption)) && !errors.As(err, new(*fs.PathError)):
 		a.complain(cmd, err)
 		return exitUsage
 	case errors.Is(err, audit.ErrDamaged), errors.Is(err, audit.ErrPinned), errors.Is(err, audit.ErrForked):

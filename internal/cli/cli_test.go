@@ -91,9 +91,9 @@ func TestReadingWhileAnotherWrites(t *testing.T) {
 	if code != exitDone || errs != "" {
 		t.Errorf("second writer: exit code %d\n%s", code, errs)
 	}
-	code, _, errs = main(t, "", "rotate", "--log", log)
+	code, _, errs = main(t, "", "keys", "rotate", "--signing", "--log", log)
 	if code != exitIO || !strings.Contains(errs, "trail is written by another process") || !strings.Contains(errs, "\nhint: ") {
-		t.Errorf("rotate: exit code %d\n%s", code, errs)
+		t.Errorf("keys rotate: exit code %d\n%s", code, errs)
 	}
 	in.Close()
 	within(t, "end", func() error {
@@ -105,6 +105,59 @@ func TestReadingWhileAnotherWrites(t *testing.T) {
 	code, stdout, errs = main(t, "", "query", "--log", log, "--event-type", "AUDIT_QUERY", "--format", "jsonl")
 	if code != exitDone || !strings.Contains(stdout, `"via":"socket"`) {
 		t.Errorf("the reading is no entry: exit code %d\n%s%s", code, stdout, errs)
+	}
+}
+
+// TestLifecycleWhileAnotherWrites: what only the holder may do is done by it, with the
+// same words and exit codes as if nobody held the trail.
+func TestLifecycleWhileAnotherWrites(t *testing.T) {
+	t.Setenv("KAIZEN_AUDIT_STATE", t.TempDir())
+	log := filepath.Join(t.TempDir(), "a.jsonl")
+	in, out, stderr, exit := run(t, t.Context(), "record", "--log", log)
+	within(t, "receipt", func() error {
+		if _, err := io.WriteString(in, oneEvent); err != nil {
+			return err
+		}
+		_, err := out.ReadString('\n')
+		return err
+	})
+	held := []struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{[]string{"prune"}, exitIO, "", "no retention period was set, so nothing may be pruned\nhint: kaizen-audit retention set 2555 --log "},
+		{[]string{"retention", "set", "400"}, exitDone, "Retention: 400 days\n", ""},
+		{[]string{"retention", "set", "300", "--lock"}, exitDone, "Retention: 300 days, locked\n", ""},
+		{[]string{"retention", "set", "200"}, exitUsage, "", "option RetentionDays: 200 days instead of 300: the period is locked: it only grows\n"},
+		{[]string{"rotate"}, exitDone, "segments/00000000000000000000.jsonl.zst\n", ""},
+		{[]string{"prune", "--dry-run"}, exitDone, "not old enough", ""},
+		{[]string{"prune"}, exitDone, "", "nothing is due"},
+		{[]string{"hold", "add", "--agent", "qa-agent-001", "--reason", "case 17"}, exitDone, "agent qa-agent-001\n", ""},
+		{[]string{"hold", "list"}, exitDone, "agent qa-agent-001", ""},
+		{[]string{"hold", "lift", "019b8660-0b80-7001-8001-000000000005", "--reason", "x"}, exitIO, "", "not found: no hold of this id is in force\nhint: kaizen-audit hold list --log "},
+		{[]string{"erase-user", "user123", "--dry-run"}, exitIO, "", "the trail seals nothing: profile plain keeps what it records in clear\nhint: "},
+	}
+	for _, c := range held {
+		code, stdout, errs := main(t, "", append(c.args, "--log", log)...)
+		if code != c.code || !strings.Contains(stdout, c.stdout) || !strings.Contains(errs, c.stderr) {
+			t.Errorf("%q: exit code %d\n%s%s", c.args, code, stdout, errs)
+		}
+	}
+	_, dry, _ := main(t, "", "prune", "--dry-run", "--log", log)
+	in.Close()
+	within(t, "end", func() error {
+		if code := <-exit; code != exitDone {
+			return fmt.Errorf("exit code %d: %s", code, stderr)
+		}
+		return nil
+	})
+	if code, alone, errs := main(t, "", "prune", "--dry-run", "--log", log); code != exitDone || alone != dry {
+		t.Errorf("exit code %d, through the holder:\n%s\nalone:\n%s%s", code, dry, alone, errs)
+	}
+	if code, stdout, errs := main(t, "", "verify", "--log", log); code != exitDone {
+		t.Errorf("exit code %d\n%s%s", code, stdout, errs)
 	}
 }
 

@@ -132,8 +132,19 @@ func (c *Client) Erase(ctx context.Context, user string, options json.RawMessage
 	return answer, err
 }
 
-// maxAnswer bounds an answer that is read whole.
-const maxAnswer = 1 << 20
+// Do has the holder make a call, and gives its answer. What became of it is not known
+// where the error is ErrGone.
+func (c *Client) Do(ctx context.Context, call Call, asked []byte) (answer []byte, err error) {
+	err = c.ask(ctx, http.MethodPost, string(call), asked, func(b []byte) error {
+		answer = b
+		return nil
+	})
+	return answer, err
+}
+
+// maxAnswer bounds an answer that is read whole: a look at what would be pruned of a
+// trail of some 200,000 segments.
+const maxAnswer = 64 << 20
 
 // ask sends one small request.
 func (c *Client) ask(ctx context.Context, method, path string, body []byte, read func([]byte) error) error {
@@ -683,6 +694,7 @@ func parseAnswer(line []byte) (entry.Receipt, error) {
 		Error   *struct {
 			Code      Code   `json:"code"`
 			Message   string `json:"message"`
+			Hint      string `json:"hint"`
 			Supported []int  `json:"supported"`
 		} `json:"error"`
 	}
@@ -690,7 +702,7 @@ func parseAnswer(line []byte) (entry.Receipt, error) {
 		return entry.Receipt{}, errAnswer
 	}
 	if a.Error != nil {
-		return entry.Receipt{}, &Error{Code: a.Error.Code, Message: a.Error.Message, Supported: a.Error.Supported}
+		return entry.Receipt{}, &Error{Code: a.Error.Code, Message: a.Error.Message, Hint: a.Error.Hint, Supported: a.Error.Supported}
 	}
 	if a.Index == nil {
 		return entry.Receipt{}, errAnswer

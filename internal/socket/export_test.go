@@ -9,6 +9,9 @@ import (
 // of a line.
 func (s *Server) SetPatience(idle, line time.Duration) { s.idle, s.line = idle, line }
 
+// SetSmallTime shortens how long a server waits for a small body.
+func (s *Server) SetSmallTime(d time.Duration) { s.small = d }
+
 // Conns is how many connections there are.
 func (s *Server) Conns() int {
 	s.mu.Lock()

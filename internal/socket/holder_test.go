@@ -123,6 +123,42 @@ func (h *memoryHolder) Erase(_ context.Context, by socket.Peer, user string, opt
 	return json.Marshal(map[string]any{"user": user, "options": options, "by": by.Principal()})
 }
 
+// did answers a call with what was asked and by whom; "slow" takes a while, unless the
+// peer leaves.
+func (h *memoryHolder) did(ctx context.Context, call string, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	switch {
+	case string(asked) == `{"slow":true}`:
+		select {
+		case <-time.After(300 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	case string(asked) == `{"wrong":true}`:
+		return nil, &socket.Error{Code: socket.Option, Message: "it is wrong", Hint: `say "right"`}
+	}
+	return json.Marshal(map[string]any{"did": call, "asked": asked, "by": by.Principal()})
+}
+
+func (h *memoryHolder) Prune(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "prune", by, asked)
+}
+
+func (h *memoryHolder) Rotate(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "rotate", by, asked)
+}
+
+func (h *memoryHolder) AddHold(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "add hold", by, asked)
+}
+
+func (h *memoryHolder) LiftHold(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "lift hold", by, asked)
+}
+
+func (h *memoryHolder) SetRetention(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "set retention", by, asked)
+}
+
 func (h *memoryHolder) Pseudonym(_ context.Context, user string) (string, error) {
 	if user == "" {
 		return "", &socket.Error{Code: socket.Refused, Message: "user: is empty"}

@@ -132,7 +132,8 @@ func askForEverything() {
 	for _, req := range []struct{ method, path, body string }{
 		{"GET", "/v1/trail", ""}, {"POST", "/v1/events", small}, {"POST", "/v1/readings", `{"event_type":"AUDIT_QUERY"}`},
 		{"GET", "/v1/entries", ""}, {"GET", "/v1/report", ""}, {"GET", "/v1/users/u", ""}, {"POST", "/v1/pseudonyms", `{"user":"u"}`},
-		{"POST", "/v1/erasures", `{"user":"u"}`},
+		{"POST", "/v1/erasures", `{"user":"u"}`}, {"POST", "/v1/prunes", `{}`}, {"POST", "/v1/rotations", `{}`},
+		{"POST", "/v1/holds", `{}`}, {"POST", "/v1/holds/lifted", `{}`}, {"POST", "/v1/retention", `{}`},
 	} {
 		c, err := net.Dial("unix", socket.Name)
 		if err != nil {
@@ -197,6 +198,8 @@ func TestAnotherUserMayOnlyRecord(t *testing.T) {
 		`/v1/trail 200 {"protocol":1,`, `/v1/events 200 {"index":0,`, `/v1/readings 403 {"error":{"code":"denied",`,
 		`/v1/entries 403 {"error":{"code":"denied",`, `/v1/report 403 {"error":{"code":"denied",`, `/v1/users/u 403 {"error":{"code":"denied",`,
 		`/v1/pseudonyms 403 {"error":{"code":"denied",`, `/v1/erasures 403 {"error":{"code":"denied",`,
+		`/v1/prunes 403 {"error":{"code":"denied",`, `/v1/rotations 403 {"error":{"code":"denied",`, `/v1/holds 403 {"error":{"code":"denied",`,
+		`/v1/holds/lifted 403 {"error":{"code":"denied",`, `/v1/retention 403 {"error":{"code":"denied",`,
 	}
 	for i := range want {
 		if len(out) != len(want) || !strings.HasPrefix(out[i], want[i]) {

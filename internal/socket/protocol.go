@@ -36,19 +36,21 @@ const (
 	Protocol Code = "protocol"  // the request is not one of this version
 	NotFound Code = "not_found" // there is no such thing
 	Held     Code = "held"      // a legal hold or a declared duty stands against it
+	Option   Code = "option"    // something that is asked for can't be as it is said
+	Clock    Code = "clock"     // the holder's clock can't be trusted; nothing was pruned
 	Internal Code = "internal"  // none of the others
 )
 
 // status is the HTTP status of a request that failed as a whole.
 func (c Code) status() int {
 	switch c {
-	case Refused, Protocol:
+	case Refused, Protocol, Option:
 		return 400
 	case Denied:
 		return 403
 	case NotFound:
 		return 404
-	case Conflict, Held:
+	case Conflict, Held, Clock:
 		return 409
 	case Closed, Stopped, Busy:
 		return 503
@@ -63,6 +65,8 @@ func (c Code) status() int {
 type Error struct {
 	Code    Code
 	Message string
+	// Hint is what to do about it, where there is more to say than the code does.
+	Hint string
 	// Supported are the versions of the one who answers, with code Protocol.
 	Supported []int
 }
@@ -105,6 +109,10 @@ func appendError(dst []byte, err error) []byte {
 	if dst, ok = entry.AppendString(dst, e.Message); !ok { // not UTF-8, as a file's name may be
 		text, _ := json.Marshal(e.Message)
 		dst = append(dst, text...)
+	}
+	if e.Hint != "" {
+		text, _ := json.Marshal(e.Hint) // a string
+		dst = append(append(dst, `,"hint":`...), text...)
 	}
 	for i, v := range e.Supported {
 		if i == 0 {
@@ -173,6 +181,18 @@ type eraseRequest struct {
 	Options json.RawMessage `json:"options,omitempty"`
 }
 
+// Call is a call that changes what the trail keeps: its path.
+type Call string
+
+// The calls that a Client makes with Do. Each takes and gives one JSON object.
+const (
+	Prunes      Call = "/v1/prunes"
+	Rotations   Call = "/v1/rotations"
+	Holds       Call = "/v1/holds"
+	LiftedHolds Call = "/v1/holds/lifted"
+	Retention   Call = "/v1/retention"
+)
+
 // Peer is the process at the other end, as the kernel says.
 type Peer struct {
 	UID int
@@ -226,6 +246,14 @@ type Holder interface {
 	// Erase makes a user's sealed data unreadable, or looks what that would cover, and
 	// records it; it gives an audit.Erasure as JSON.
 	Erase(ctx context.Context, by Peer, user string, options json.RawMessage) ([]byte, error)
+	// Prune prunes, Rotate seals, AddHold, LiftHold and SetRetention record what they
+	// say. Each takes a JSON object, which docs/protocol.md describes, and gives the
+	// answer of the command of the same name as JSON.
+	Prune(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	Rotate(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	AddHold(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	LiftHold(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	SetRetention(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	// ExportUser gives what is held about a user, as JSON, and records it.
 	ExportUser(ctx context.Context, by Peer, user string) ([]byte, error)
 }

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ func (r *request) body(what string, to any) error {
 		return badRequest("the body can't be read, or has more than " + strconv.Itoa(maxBody) + " bytes")
 	}
 	r.bodyRead = true
+	_ = r.conn.SetReadDeadline(time.Time{}) // what is done now may take longer; that the peer leaves ends it
 	if err := json.Unmarshal(body, to); err != nil {
 		return badRequest("the body is not " + what + " as JSON")
 	}
@@ -58,6 +60,26 @@ func userOf(body json.RawMessage) (string, error) {
 		return "", badRequest("the body is not a user as JSON")
 	}
 	return text, nil
+}
+
+// call answers a call that takes one object and gives one. A member that is there
+// twice, or is no text, must not mean one thing here and another elsewhere.
+func (s *Server) call(do func(context.Context, Peer, json.RawMessage) ([]byte, error)) func(*request) error {
+	return func(r *request) error {
+		var asked json.RawMessage
+		if err := r.body("an object", &asked); err != nil {
+			return err
+		}
+		if _, err := entry.Raw(asked).AppendJSON(nil); err != nil || asked[0] != '{' {
+			return badRequest("the body is not an object as JSON")
+		}
+		b, err := do(r.Context(), r.conn.peer, asked)
+		if err != nil {
+			return err
+		}
+		r.json(http.StatusOK, b)
+		return nil
+	}
 }
 
 // erasures answers POST /v1/erasures.

@@ -50,7 +50,7 @@ type Server struct {
 	own     budget
 	foreign budget
 
-	idle, line time.Duration // idleTime and lineTime, shorter in tests
+	idle, line, small time.Duration // idleTime, lineTime and bodyTime, shorter in tests
 
 	mu           sync.Mutex
 	conns        map[*conn]struct{}
@@ -73,7 +73,7 @@ func NewServer(h Holder, warn func(error)) (*Server, error) {
 		return nil, errors.New("socket server: the holder does not tell its durability or its longest line")
 	}
 	s := &Server{
-		holder: h, info: info, uid: os.Geteuid(), idle: idleTime, line: lineTime,
+		holder: h, info: info, uid: os.Geteuid(), idle: idleTime, line: lineTime, small: bodyTime,
 		conns: map[*conn]struct{}{}, quiet: make(chan struct{}), alone: time.Now(),
 	}
 	s.own.left.Store(max(longLines, 4*int64(info.MaxLine+1)))
@@ -352,7 +352,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		}
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(bodyTime))
+	_ = c.SetReadDeadline(time.Now().Add(s.small))
 	// An answer does not wait for the rest of the body.
 	if err := r.rc.EnableFullDuplex(); err != nil {
 		r.fail(err)
@@ -405,6 +405,16 @@ func (s *Server) serve(r *request) error {
 		method, handle = http.MethodPost, s.pseudonyms
 	case path == "/v1/erasures":
 		method, handle = http.MethodPost, s.erasures
+	case path == string(Prunes):
+		method, handle = http.MethodPost, s.call(s.holder.Prune)
+	case path == string(Rotations):
+		method, handle = http.MethodPost, s.call(s.holder.Rotate)
+	case path == string(Holds):
+		method, handle = http.MethodPost, s.call(s.holder.AddHold)
+	case path == string(LiftedHolds):
+		method, handle = http.MethodPost, s.call(s.holder.LiftHold)
+	case path == string(Retention):
+		method, handle = http.MethodPost, s.call(s.holder.SetRetention)
 	case path == "/v1/entries":
 		method, handle = http.MethodGet, s.entries
 	case path == "/v1/report":

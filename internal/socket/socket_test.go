@@ -423,6 +423,17 @@ func TestEveryPathAnswersAsDocumented(t *testing.T) {
 		{"POST", "/v1/erasures", `{"user":"a","user":"b"}`, 400, `the body is not a user as JSON`},
 		{"POST", "/v1/erasures", `[]`, 400, `the body is not a user as JSON`},
 		{"GET", "/v1/erasures", "", 400, `this path takes POST`},
+		{"POST", "/v1/prunes", `{"dry_run":true}`, 200, `"asked":{"dry_run":true}`},
+		{"POST", "/v1/prunes", `{"dry_run":true,"dry_run":false}`, 400, `the body is not an object as JSON`},
+		{"POST", "/v1/prunes", `{"wrong":true}`, 400, `{"error":{"code":"option","message":"it is wrong","hint":"say \"right\""}}`},
+		{"POST", "/v1/prunes", `[]`, 400, `the body is not an object as JSON`},
+		{"POST", "/v1/prunes", "", 400, `the body is not an object as JSON`},
+		{"POST", "/v1/prunes?dry_run=true", `{}`, 400, `"code":"protocol"`},
+		{"GET", "/v1/prunes", "", 400, `this path takes POST`},
+		{"POST", "/v1/rotations", `{}`, 200, `"did":"rotate"`},
+		{"POST", "/v1/holds", ` {"user":"u"}`, 200, `"did":"add hold"`},
+		{"POST", "/v1/holds/lifted", `{"hold":"h"}`, 200, `"did":"lift hold"`},
+		{"POST", "/v1/retention", `{"days":9}`, 200, `"did":"set retention"`},
 		{"GET", "/v1/entries?agent=b", "", 200, "{\"end\":{\"count\":0,\"cursor\":\"\"}}\n"},
 		{"GET", "/v1/entries?agent=a&event_type=TOOL_USE,X&meta=a=b&since=2025-10-26&until=2025-10-26T10:53:45Z&limit=9&order=newest&audit=1&success=true&cursor=9", "", 200, `{"end":{"count":5,"cursor":"4"}}`},
 		{"GET", "/v1/entries?agnet=a", "", 400, `"code":"protocol"`},
@@ -498,6 +509,25 @@ func TestEraseOfTheClient(t *testing.T) {
 	}
 	if b, err := c.Erase(t.Context(), "held", nil); len(b) > 0 || !errors.Is(err, &socket.Error{Code: socket.Held}) {
 		t.Errorf("%s, %v", b, err)
+	}
+}
+
+func TestCallsOfTheClient(t *testing.T) {
+	s := serve(t, newMemoryHolder(), func(s *socket.Server) { s.SetSmallTime(50 * time.Millisecond) })
+	c := dial(t, s)
+	for call, did := range map[socket.Call]string{socket.Prunes: "prune", socket.Rotations: "rotate", socket.Holds: "add hold", socket.LiftedHolds: "lift hold", socket.Retention: "set retention"} {
+		want := fmt.Sprintf(`{"asked":{"slow":false},"by":"uid:%d","did":%q}`, os.Geteuid(), did)
+		if b, err := c.Do(t.Context(), call, []byte(`{"slow":false}`)); err != nil || strings.TrimSpace(string(b)) != want {
+			t.Errorf("%s: %s, %v", call, b, err)
+		}
+	}
+	// What is done may take longer than a request may take to come.
+	if b, err := c.Do(t.Context(), socket.Prunes, []byte(`{"slow":true}`)); err != nil {
+		t.Errorf("%s, %v", b, err)
+	}
+	_, err := c.Do(t.Context(), socket.Prunes, []byte(`{"wrong":true}`))
+	if e, ok := errors.AsType[*socket.Error](err); !ok || e.Code != socket.Option || e.Message != "it is wrong" || e.Hint != `say "right"` {
+		t.Errorf("%#v", err)
 	}
 }
 
