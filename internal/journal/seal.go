@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	seekable "github.com/SaveTheRbtz/zstd-seekable-format-go/pkg"
@@ -213,7 +214,22 @@ const (
 	// syncStep is how much compressed output is written between two syncs: a
 	// commit beside it waits for no more than that.
 	syncStep = 1 << 20
+	// yieldStep is how much of a segment is worked on before whoever records has the
+	// processor: without that each of them waits for a goroutine that has used up the
+	// 10 ms that Go's scheduler gives it, since all processors are busy. Found by
+	// make bench-seal.
+	yieldStep = 64 << 10
 )
+
+// aside counts what a work beside the writer has done, and lets others run.
+type aside int
+
+func (a *aside) did(bytes int) {
+	if *a += aside(bytes); *a >= yieldStep {
+		*a = 0
+		runtime.Gosched()
+	}
+}
 
 // Inspector looks at the lines of a segment while it is compressed.
 type Inspector interface {
@@ -283,6 +299,7 @@ func (j *Journal) readBack(plain string, sealed Segment) error {
 	in := bufio.NewReaderSize(src, 1<<20)
 	var want []byte
 	errDiffers := errors.New("the compressed file does not hold the same lines")
+	var done aside
 	next, bytesRead, err := eachLineOf(j.opts.FS, j.opts.Dir, Segment{First: sealed.First, File: sealed.File}, func(_, _ int64, line []byte) error {
 		want = slices.Grow(want[:0], len(line)+1)[:len(line)+1]
 		if _, err := io.ReadFull(in, want); err != nil {
@@ -291,6 +308,7 @@ func (j *Journal) readBack(plain string, sealed Segment) error {
 		if want[len(line)] != '\n' || !bytes.Equal(want[:len(line)], line) {
 			return errDiffers
 		}
+		done.did(len(want))
 		return nil
 	})
 	if err != nil {
@@ -436,7 +454,8 @@ func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (
 		return s, err
 	}
 	defer enc.Close()
-	w, err := seekable.NewWriter(steps, enc)
+	pieces := &pieces{enc: enc}
+	w, err := seekable.NewWriter(steps, pieces)
 	if err != nil {
 		return s, err
 	}
@@ -447,8 +466,9 @@ func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (
 		}
 		_, err := w.Write(frame)
 		frame = frame[:0]
-		return err
+		return errors.Join(err, pieces.err)
 	}
+	var done aside
 	next, end, err := eachLine(bufio.NewReaderSize(src, 1<<20), s.First, func(index, _ int64, line []byte) error {
 		if len(frame)+len(line)+1 > frameBytes {
 			if err := flush(); err != nil {
@@ -456,6 +476,7 @@ func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (
 			}
 		}
 		frame = append(append(frame, line...), '\n')
+		done.did(len(line))
 		return look.Line(index, line)
 	})
 	if err == nil {
@@ -482,6 +503,29 @@ func (j *Journal) writeSealed(plain, target string, s Segment, look Inspector) (
 	}
 	s.Bytes, s.Stored, s.File = end, steps.written, segmentName(s.First)+sealedSuffix
 	return s, nil
+}
+
+// pieces makes a frame piece by piece, and lets others run in between: as one call it
+// would be some milliseconds.
+type pieces struct {
+	enc *zstd.Encoder
+	buf bytes.Buffer
+	err error
+}
+
+func (p *pieces) EncodeAll(src, dst []byte) []byte {
+	p.buf.Reset()
+	p.enc.ResetContentSize(&p.buf, int64(len(src)))
+	for piece := range slices.Chunk(src, yieldStep) {
+		if _, err := p.enc.Write(piece); err != nil {
+			p.err = err
+		}
+		runtime.Gosched()
+	}
+	if err := p.enc.Close(); err != nil {
+		p.err = err
+	}
+	return append(dst, p.buf.Bytes()...)
 }
 
 // stepSyncer syncs a file after every syncStep bytes.
