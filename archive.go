@@ -310,8 +310,17 @@ type RestoreOptions struct {
 	StateDir string
 	// Progress is told how many bytes were read, of how many.
 	Progress func(done, total int64)
-	// Successor are the settings of the trail that is begun where entries are
-	// missing.
+	// NewKey gives the trail a new signing key where the former one is lost, so that
+	// it goes on. The former key can't vouch for it: who knows that one alone can
+	// check what came before, and has to be given the new one for the rest. Who
+	// permits things with a lifecycle key apart from it names that
+	// (Successor.LifecycleKeyFile). What else was in keys/ is lost with it: it is
+	// begun anew, and the fields of persons that were sealed stay unreadable.
+	//
+	// It also goes on with a trail that was restored without it.
+	NewKey bool
+	// Successor are the settings of the trail that goes on: with a new key, or the
+	// one that is begun where entries are missing.
 	Successor Options
 }
 
@@ -336,6 +345,8 @@ type Restored struct {
 	Successor string `json:"successor,omitempty"`
 	// Writable tells whether the signing key is there.
 	Writable bool `json:"writable"`
+	// NewKey is the verifier key of the signing key that was made; empty: none was.
+	NewKey string `json:"new_key,omitempty"`
 }
 
 // Restore brings a trail back from its archive to path, where nothing may be: each
@@ -346,7 +357,7 @@ type Restored struct {
 // successor is begun that says what is missing.
 //
 // Keys are not in an archive. Without the signing key (RestoreKeys) the trail can be
-// verified and queried.
+// verified and queried, until it gets a new one (NewKey).
 func Restore(ctx context.Context, path string, store archive.Store, opts *RestoreOptions) (*Restored, error) {
 	var o RestoreOptions
 	if opts != nil {
@@ -357,7 +368,21 @@ func Restore(ctx context.Context, path string, store archive.Store, opts *Restor
 		return nil, err
 	}
 	state := cmp.Or(o.StateDir, pin.DefaultDir())
-	out, err := readArchive(ctx, store, o, state, log, dir)
+	var fresh *newKey
+	if o.NewKey {
+		if fresh, err = newKeyFor(log, dir, state, o.Successor); err != nil {
+			return nil, fmt.Errorf("restore %s: %w", path, err)
+		}
+	}
+	var out *Restored
+	if fresh != nil && fresh.restored {
+		out, err = fresh.inPlace(ctx, store)
+	} else {
+		out, err = readArchive(ctx, store, o, state, log, dir, fresh)
+	}
+	if err == nil && out.Missing == nil && fresh != nil {
+		err = fresh.goOn(out)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", path, err)
 	}
@@ -391,14 +416,14 @@ func VerifyArchive(ctx context.Context, store archive.Store, opts *RestoreOption
 	if opts != nil {
 		o = *opts
 	}
-	out, err := readArchive(ctx, store, o, cmp.Or(o.StateDir, pin.DefaultDir()), "", "")
+	out, err := readArchive(ctx, store, o, cmp.Or(o.StateDir, pin.DefaultDir()), "", "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("verify archive %s: %w", store.URL(), err)
 	}
 	return out, nil
 }
 
-func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, state, log, dir string) (*Restored, error) {
+func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, state, log, dir string, fresh *newKey) (*Restored, error) {
 	data, err := archiver.Identity(ctx, store)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, advice.For(fmt.Errorf("%w: no trail is archived at %s", ErrNotFound, store.URL()), "look whether the URL has the right bucket and prefix")
@@ -438,6 +463,9 @@ func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, sta
 	}
 	r := archiver.Restore{Store: store, TrailJSON: data, Keys: keys, Anchors: anchors, Log: log, Dir: dir, Lock: append(host, '\n'),
 		Inspect: func() journal.Inspector { return &measured{builder: tree.NewBuilder().RootOnly()} }, Progress: o.Progress}
+	if fresh != nil {
+		r.Identity = func(size int64) ([]byte, error) { return fresh.replace(ctx, id, size) }
+	}
 	got, err := r.Run(ctx)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("%w: %w", ErrLocked, err)

@@ -100,7 +100,11 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	}
 	if o.ForgetPin || old != "" {
 		// Not before the old files are aside: they may be known by the pin only.
-		if err := pin.Forget(state, log); err != nil {
+		err := pin.Forget(state, log)
+		if err == nil && o.ForgetPin {
+			err = acceptReplaced(state, log, dir)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("init %s: forget pin: %w", path, err)
 		}
 	}

@@ -20,12 +20,16 @@ import (
 
 // Info says how a trail is.
 type Info struct {
-	Path    string    `json:"path"`
-	Dir     string    `json:"dir"`
-	Origin  string    `json:"origin"`
-	VKey    string    `json:"vkey"`
-	Profile string    `json:"profile"`
-	Created time.Time `json:"created"`
+	Path   string `json:"path"`
+	Dir    string `json:"dir"`
+	Origin string `json:"origin"`
+	VKey   string `json:"vkey"`
+	// KeyReplaced is the first tree size that VKey, or a key before it, signs since the
+	// key before that was lost (Restore): who knows a key from before is told by it of
+	// what came before alone. 0: none was lost.
+	KeyReplaced int64     `json:"key_replaced,omitempty"`
+	Profile     string    `json:"profile"`
+	Created     time.Time `json:"created"`
 	// Entries is the number of complete lines; Covered of those under the
 	// latest checkpoint, whose root is Root (base64).
 	Entries int64  `json:"entries"`
@@ -97,6 +101,11 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		i.Encryption = "Enabled"
 	case t.seals():
 		i.Encryption = "Fields"
+	}
+	for _, k := range t.ids().VKeys {
+		if k.Replacement != "" {
+			i.KeyReplaced = k.From
+		}
 	}
 	i.Erasure = t.erasure()
 	i.Created, _, _ = entry.ParseTime(t.id.Created)

@@ -25,8 +25,8 @@ type KeyInfo struct {
 	// ID is the verifier key of the first two, else the key's id
 	// (docs/format-sealing.md §6.6).
 	ID string `json:"id"`
-	// State is "current", "former", or "overlapping": a former signing key that still
-	// signs too.
+	// State is "current", "former", "lost" (the key after it was made without it, by
+	// Restore), or "overlapping": a former signing key that still signs too.
 	State string `json:"state"`
 	// Created is the time of a DEK.
 	Created *time.Time `json:"created,omitempty"`
@@ -53,11 +53,13 @@ func (t *Trail) listKeys() ([]KeyInfo, error) {
 		return nil, err
 	}
 	var list []KeyInfo
-	for _, k := range id.VKeys {
+	for i, k := range id.VKeys {
 		state := "former"
 		switch {
 		case k.VKey == id.VKey:
 			state = "current"
+		case id.VKeys[i+1].Replacement != "":
+			state = "lost"
 		case t.signsNow(k.VKey):
 			state = "overlapping"
 		}

@@ -163,7 +163,7 @@ func (t *Trail) lifeConfig(covered int64) lifecycle.Config {
 	id := t.ids()
 	c := lifecycle.Config{Origin: id.Origin, LifecycleVKey: id.LifecycleVKey, Profile: id.Profile, Covered: covered}
 	for _, k := range id.VKeys {
-		c.VKeys = append(c.VKeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
+		c.VKeys = append(c.VKeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From, Replaces: k.Replacement != ""})
 	}
 	return c
 }

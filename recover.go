@@ -312,7 +312,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		if errors.Is(err, fs.ErrPermission) {
 			return err
 		}
-		return advice.For(err, "restore keys/, or %s", toGoOn(t.path))
+		return advice.For(err, "put its keys back: kaizen-audit keys restore BACKUP --log %[1]s; where there is no backup, to go on with a new signing key: kaizen-audit restore --from URL --new-key --log %[1]s; or %[2]s", advice.Quote(t.path), toGoOn(t.path))
 	}
 	trusted, err := id.trusted(id.VKey)
 	if err != nil {
@@ -629,6 +629,9 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 				return err
 			}
 		}
+	}
+	if err := t.sayReplaced(ctx, c); err != nil {
+		return err
 	}
 	facts := map[string]any{}
 	t.protection(facts)

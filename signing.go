@@ -485,7 +485,7 @@ func (k *keyring) checkpoint(size int64, root tree.Hash) (tree.Checkpoint, error
 func (t *Trail) keyHistory() []trust.Key {
 	keys := slices.Clone(t.ids().VKeys)
 	for i := range keys {
-		keys[i].Rotation = ""
+		keys[i].Rotation, keys[i].Replacement = "", ""
 	}
 	return keys
 }

@@ -420,6 +420,9 @@ func (t *Trail) checkPin() error {
 	switch p, ok, err := pin.Origin(dir, t.id.Origin); {
 	case err != nil:
 		t.pin = "none: " + err.Error()
+	case ok && p.VKey != t.id.VKey && t.id.replaced(p.VKey) != nil:
+		return advice.For(fmt.Errorf("%w: %w", ErrPinned, t.id.replaced(p.VKey)),
+			"if it is: kaizen-audit init --forget-pin --log %[1]s; to check all of it: kaizen-audit verify --key VKEY --log %[1]s", advice.Quote(t.path))
 	case ok && p.VKey != t.id.VKey && !t.follows(p.VKey):
 		return advice.For(fmt.Errorf("%w: its origin %s had another key", ErrPinned, t.id.Origin),
 			"restore trail.json, or %s", toGoOn(t.path))

@@ -214,6 +214,19 @@ func (p *Pusher) push(ctx context.Context, was State) (State, error) {
 	return State{Format: stateFormat, To: p.store.URL(), Sealed: base, Lines: lines, Checkpoint: c.Size, Holds: holds, At: time.Now().UTC().Truncate(time.Second)}, nil
 }
 
+// Compare holds the archive's checkpoint against the trail's tree: ErrForked where it
+// is none of the trail's past. An archive that has nothing yet is no error.
+func (p *Pusher) Compare(ctx context.Context) error {
+	c, err := p.src.Checkpoint()
+	if err == nil {
+		err = p.compare(ctx, c)
+	}
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", p.store.URL(), err)
+	}
+	return nil
+}
+
 // look lists the archive and compares it with the trail: it must be this trail's,
 // and know no more of it than the trail itself.
 func (p *Pusher) look(ctx context.Context, c tree.Checkpoint) error {

@@ -38,6 +38,9 @@ type Restore struct {
 	// Log and Dir are the trail's places; empty: the archive is verified, and
 	// nothing is written.
 	Log, Dir string
+	// Identity, where it is given, makes the trail.json that is written instead of
+	// the archived one, once it is known how many entries a checkpoint covers.
+	Identity func(size int64) ([]byte, error)
 	// Lock says in the file lock who is at work.
 	Lock []byte
 	// Inspect makes what looks at a segment's lines for its entry in the manifest.
@@ -663,8 +666,12 @@ func (r *Restore) end(ctx context.Context) error {
 	if err == nil {
 		err = durable.OS.SyncDir(filepath.Dir(r.Log))
 	}
+	identity := r.TrailJSON
+	if err == nil && r.Identity != nil && r.out.Known <= r.good {
+		identity, err = r.Identity(r.good)
+	}
 	if err == nil {
-		err = durable.WriteFile(durable.OS, filepath.Join(r.Dir, trailName), r.TrailJSON, 0o600)
+		err = durable.WriteFile(durable.OS, filepath.Join(r.Dir, trailName), identity, 0o600)
 	}
 	// Interrupted from here on: a whole trail, with a mark that means nothing
 	// beside trail.json.

@@ -89,8 +89,12 @@ what is there was changed only verify tells.`,
 			if i.Pruned > 0 {
 				pruned = plural(i.Pruned, "entry", "entries")
 			}
+			replaced := ""
+			if i.KeyReplaced > 0 {
+				replaced = fmt.Sprintf("at %s, since the one before was lost; that one vouches for what came before alone", plural(i.KeyReplaced, "entry", "entries"))
+			}
 			return facts(a.stdout,
-				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey},
+				[2]string{"Log", i.Path}, [2]string{"Directory", i.Dir}, [2]string{"Origin", i.Origin}, [2]string{"VKey", i.VKey}, [2]string{"Key replaced", replaced},
 				[2]string{"Profile", i.Profile}, [2]string{"Created", i.Created.UTC().Format(time.RFC3339)},
 				[2]string{"Entries", fmt.Sprint(i.Entries)}, [2]string{"Adopted", adopted}, [2]string{"Covered", covered}, [2]string{"Root", i.Root},
 				[2]string{"Segments", segments},

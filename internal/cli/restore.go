@@ -41,7 +41,7 @@ func (a *app) restoreOptions(cmd *cobra.Command, f restoreFlags) (*audit.Restore
 func (a *app) restoreCommand() *cobra.Command {
 	var from storeURL
 	var flags restoreFlags
-	var verifyOnly bool
+	var verifyOnly, newKey bool
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
 		Use:   "restore",
@@ -50,18 +50,26 @@ func (a *app) restoreCommand() *cobra.Command {
 checked against the signed checkpoints while it is fetched. Run again after an
 interruption it goes on where it was; until the end the place is no trail.
 
-The trail goes on: with its signing key, which keys backup has saved. Without that
-it can be verified and queried. Where --checkpoint covers more entries than are
+The trail goes on: with its signing key, which keys backup has saved and keys
+restore puts back. Without that it can be verified and queried. Where there is no
+backup, --new-key gives the trail a new signing key, now or later, and an entry says
+so. The former key has not signed for it: who checks the trail with that one, a
+witness too, has to be given the new one, and the fields of persons that were sealed
+stay unreadable, since their keys were lost with it. Where --checkpoint covers more entries than are
 archived, what there is is set aside, readable, and a new trail is begun whose
 entry 0 says what is missing.`,
 		Example: `  kaizen-audit restore --from s3://audit-archive/agents
   kaizen-audit restore --from file:///mnt/archive --log audit.jsonl --checkpoint /mnt/elsewhere/checkpoint
+  kaizen-audit restore --from file:///mnt/archive --log audit.jsonl --new-key
   kaizen-audit restore --from file:///mnt/archive --verify-only`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := a.choose("from", from)
 			if err != nil {
 				return err
+			}
+			if verifyOnly && newKey {
+				return usagef("--verify-only writes nothing: leave --new-key out")
 			}
 			if verifyOnly {
 				return a.verifyArchive(cmd, store, flags, format.value)
@@ -70,7 +78,7 @@ entry 0 says what is missing.`,
 			if err != nil {
 				return err
 			}
-			opts.Successor = a.settings.options()
+			opts.NewKey, opts.Successor = newKey, a.settings.options()
 			opts.Successor.Command, opts.Successor.Warn = cmd.CommandPath(), a.warn
 			opts.Successor.ArchiveTo, opts.Successor.ArchiveEvery, opts.Successor.ArchiveRate = nil, 0, 0 // another trail needs another place
 			bar := newProgress(a.stderr, "restore")
@@ -87,15 +95,19 @@ entry 0 says what is missing.`,
 			switch {
 			case r.Missing != nil:
 				a.incomplete("restore: %s missing from the archive; the trail ends there, and %s goes on", missingEntries(r), r.Successor)
+			case r.NewKey != "":
+				a.say("restore: the trail goes on under the new key; the former one has not signed for it")
+				a.advise("give the new key to whoever checks the trail with the former one, witnesses too, and back it up: kaizen-audit keys backup")
 			case !r.Writable:
 				a.say("restore: the trail is complete; it can be verified and queried, and not written, since its signing key is not here")
-				a.advise(fmt.Sprintf("to go on with it: kaizen-audit keys restore BACKUP --log %[1]s; where there is no backup, to go on in a new trail: kaizen-audit init --successor-of %[1]s --log %[1]s", log))
+				a.advise(fmt.Sprintf("to go on with it: kaizen-audit keys restore BACKUP --log %[1]s; where there is no backup, to go on with a new signing key: kaizen-audit restore --from %[2]s --new-key --log %[1]s", log, advice.Quote(store.URL())))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().Var(&from, "from", "the archive's URL (default that of --archive-to)")
 	cmd.Flags().BoolVar(&verifyOnly, "verify-only", false, "check the archive and write nothing")
+	cmd.Flags().BoolVar(&newKey, "new-key", false, "give the trail a new signing key, where the former one is lost")
 	flags.add(cmd)
 	a.settings.addWriter(cmd.Flags())
 	addFormat(cmd, format)
@@ -142,6 +154,9 @@ func (a *app) showRestored(r *audit.Restored, format string) error {
 		{"Root", r.Root}, {"Anchor", anchors[r.Anchor]}}
 	if pruned > 0 {
 		lines = append(lines, [2]string{"Pruned", plural(pruned, "entry", "entries") + ", of which only the digests are there"})
+	}
+	if r.NewKey != "" {
+		lines = append(lines, [2]string{"New key", r.NewKey})
 	}
 	if r.Missing != nil {
 		lines = append(lines, [2]string{"Missing", missingEntries(r) + " missing"}, [2]string{"Goes on as", r.Successor})

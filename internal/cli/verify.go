@@ -211,6 +211,9 @@ func verified(r *audit.VerifyReport) [][2]string {
 	for _, o := range r.Anchors {
 		add("Anchored", "%s by %s %s, %s", plural(o.Size, "entry", "entries"), o.Kind, o.Name, o.Time.UTC().Format(time.RFC3339))
 	}
+	for _, k := range r.Replaced {
+		add("New key", "from %s on, since the one before was lost", plural(k.From, "entry", "entries"))
+	}
 	if r.Uncovered > 0 {
 		add("Uncovered", "%s past the checkpoint", plural(r.Uncovered, "line", "lines"))
 	}

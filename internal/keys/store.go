@@ -115,6 +115,59 @@ func Create(ctx context.Context, o Options, mac []byte) error {
 	return nil
 }
 
+// Renew makes what is missing of a store of which keys were lost: who had a key in it
+// is not readable any more, and DEKs that are there open their lines as before. What a
+// crash in the middle left is gone on with. It is durable on return.
+func Renew(ctx context.Context, o Options, mac []byte) error {
+	s := newStore(o)
+	if err := s.renew(ctx, mac); err != nil {
+		return fmt.Errorf("make keys anew: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) renew(ctx context.Context, mac []byte) error {
+	if err := durable.MkdirAll(s.fs, filepath.Join(s.dir, pagesName), 0o700); err != nil {
+		return err
+	}
+	missing := func(name string) bool {
+		_, err := s.fs.Stat(filepath.Join(s.dir, name))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if missing(deksName) {
+		s.deks.Format = formatVersion
+		if _, err := s.addDEK(ctx); err != nil {
+			return err
+		}
+	} else {
+		text, err := s.read(deksName)
+		if err == nil {
+			s.deks, err = parseDEKs(text)
+		}
+		if err == nil {
+			_, err = s.dek(ctx, s.deks.DEKs[len(s.deks.DEKs)-1]) // else the KEK is another one
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if missing(subjectsName) {
+		// No epoch of before has this number, and no key service has destroyed it.
+		epoch := s.now().Unix()
+		wrapped, err := s.wrap(ctx, "epoch", fmt.Sprint(epoch), newKey())
+		if err == nil {
+			err = s.replace(subjectsName, subjectsFile{Format: formatVersion, Epoch: epoch, Wrap: wrapped, Pages: []pageFile{}})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if missing(macName) {
+		return s.putWrapped(ctx, macName, mac)
+	}
+	return nil
+}
+
 // Open opens a store. The error is kms.ErrWrongKey where the KEK is not the
 // store's, fs.ErrNotExist where there is none, ErrDamaged.
 func Open(ctx context.Context, o Options) (*Store, error) {

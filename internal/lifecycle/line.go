@@ -180,6 +180,9 @@ func Join(all []Range, r Range) []Range {
 type KeyFrom struct {
 	VKey string `json:"vkey"`
 	From int64  `json:"from"`
+	// Replaces says that the key before was lost: a lifecycle key that was the same
+	// goes with it (§7.10).
+	Replaces bool `json:"-"`
 }
 
 // Terms are the policy of a trail: what is promised of how long it keeps its entries

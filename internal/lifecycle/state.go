@@ -160,6 +160,16 @@ func (r *replay) writerKey(index int64) string {
 	return key
 }
 
+// lost moves a lifecycle key that was the signing key along where that one was lost:
+// nobody could sign that it changes (§7.10).
+func (r *replay) lost(index int64) {
+	for i, k := range r.cfg.VKeys {
+		if i > 0 && k.Replaces && k.From <= index+1 && r.LifecycleVKey == r.cfg.VKeys[i-1].VKey {
+			r.LifecycleVKey = k.VKey
+		}
+	}
+}
+
 func (r *replay) signed(s *saying, lifecycle bool) error {
 	if s.TraceID != r.cfg.Origin {
 		return errors.New("it is of another origin")
@@ -201,7 +211,7 @@ func (r *replay) take(s *saying, adopted []Range) error {
 		apply, lifecycle = r.erased, true
 	case Prune + " segments_pruned":
 		apply, lifecycle = r.pruned, true
-	case Key + " key_added", Key + " key_rotated", Key + " key_retired":
+	case Key + " key_added", Key + " key_rotated", Key + " key_retired", Key + " key_replaced":
 		var o struct{ Kind string }
 		if json.Unmarshal(s.Outputs, &o) != nil {
 			return errForm
@@ -219,6 +229,7 @@ func (r *replay) take(s *saying, adopted []Range) error {
 			r.LifecycleVKey = o.LifecycleVKey
 		}
 	}
+	r.lost(s.index)
 	if err := r.signed(s, lifecycle); err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func newBook(t *testing.T) *book {
 			b.lifecycle = signer
 		}
 	}
-	b.cfg = Config{Origin: origin, VKeys: []KeyFrom{{keys[0], 0}}, LifecycleVKey: keys[1], Profile: "plain", Covered: 1 << 40,
+	b.cfg = Config{Origin: origin, VKeys: []KeyFrom{{VKey: keys[0]}}, LifecycleVKey: keys[1], Profile: "plain", Covered: 1 << 40,
 		Digest: func(i int64) ([32]byte, bool) { d, ok := b.digests[i]; return d, ok }}
 	return b
 }
@@ -336,7 +336,7 @@ func FuzzReplay(f *testing.F) {
 		if !Is(line) {
 			return
 		}
-		s := Replay(Config{Origin: v.Origin, VKeys: []KeyFrom{{v.Writer.VKey, 0}}, LifecycleVKey: v.Lifecycle.VKey, Covered: 1 << 50, Restated: true,
+		s := Replay(Config{Origin: v.Origin, VKeys: []KeyFrom{{VKey: v.Writer.VKey}}, LifecycleVKey: v.Lifecycle.VKey, Covered: 1 << 50, Restated: true,
 			Digest: func(int64) ([32]byte, bool) { return [32]byte{}, false }}, []Line{{index, line}})
 		if len(s.Lawful()) > 0 {
 			t.Errorf("one line permits %v", s.Lawful())

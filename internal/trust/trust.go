@@ -6,6 +6,10 @@
 // list, from wherever, needs nothing else: forwards the key before vouches for the
 // next, backwards the next for the one before. A key's own signature counts for the
 // tree sizes that it was in use for; while two overlap, both sign.
+//
+// Where a signing key was lost, the next one can only name it itself (Replacement):
+// who knows the next one trusts what the lost one has signed, and who knows the lost
+// one alone is told (ReplacedError) and trusts nothing behind it.
 package trust
 
 import (
@@ -23,6 +27,9 @@ type Key struct {
 	From int64 `json:"from"`
 	// Rotation is the note of both keys, on every key but the first.
 	Rotation string `json:"rotation,omitempty"`
+	// Replacement is there instead where the key before was lost: a note of this key
+	// alone.
+	Replacement string `json:"replacement,omitempty"`
 }
 
 // Set are keys whose signatures count. It is a note.Verifiers.
@@ -59,10 +66,24 @@ var (
 	ErrUnlinked = errors.New("a key is not signed for by the one beside it")
 )
 
+// ReplacedError: the key that is trusted was lost, or one that came after it, and
+// another one signs since, which it has not signed for.
+type ReplacedError struct {
+	From int64 // the first tree size that the other key signs
+	VKey string
+	// Before are the keys that what is trusted vouches for: those before that size.
+	Before Set
+}
+
+func (e *ReplacedError) Error() string {
+	return fmt.Sprintf("the key was lost, and from %d entries on another one signs, %s, which it has not signed for: ask who restored the trail whether that is theirs", e.From, e.VKey)
+}
+
 // Chain trusts the keys of a list because one of them, vkey, is. A list whose
-// rotations do not verify is ErrUnlinked as a whole.
+// rotations do not verify is ErrUnlinked as a whole; where vkey or one that it
+// vouches for was lost and replaced it is a ReplacedError.
 func Chain(list []Key, vkey string) (Set, error) {
-	at := -1
+	at, replaced := -1, 0
 	var s Set
 	for i, k := range list {
 		v, err := note.NewVerifier(k.VKey)
@@ -78,6 +99,9 @@ func Chain(list []Key, vkey string) (Set, error) {
 			if !linked(last.Verifier, v, list[i-1].VKey, k) {
 				return Set{}, ErrUnlinked
 			}
+			if k.Replacement != "" && at >= 0 && replaced == 0 {
+				replaced = i
+			}
 		}
 		if k.VKey == vkey {
 			at = i
@@ -90,27 +114,44 @@ func Chain(list []Key, vkey string) (Set, error) {
 	if len(s.keys) > 0 {
 		s.keys[0].first = 0
 	}
+	if replaced > 0 {
+		return Set{}, &ReplacedError{From: list[replaced].From, VKey: list[replaced].VKey, Before: Set{s.origin, s.keys[:replaced]}}
+	}
 	return s, nil
 }
 
-// header begins the text of a rotation. A checkpoint begins with an origin, which is
-// followed by a size: none is ever taken for the other.
-const header = "kaizen-audit/key-rotation/v1"
+// The headers begin the text of a rotation and of a replacement. A checkpoint begins
+// with an origin, which is followed by a size: none is ever taken for the other.
+const (
+	header            = "kaizen-audit/key-rotation/v1"
+	replacementHeader = "kaizen-audit/key-replacement/v1"
+)
 
-func rotationText(origin, was, next string, from int64) string {
+func rotationText(header, origin, was, next string, from int64) string {
 	return fmt.Sprintf("%s\n%s\n%s\n%s\n%d\n", header, origin, was, next, from)
 }
 
 // SignRotation is the rotation from a key to the next, which signs tree sizes from
 // from on.
 func SignRotation(was, next note.Signer, wasVKey, nextVKey string, from int64) (string, error) {
-	signed, err := note.Sign(&note.Note{Text: rotationText(was.Name(), wasVKey, nextVKey, from)}, was, next)
+	signed, err := note.Sign(&note.Note{Text: rotationText(header, was.Name(), wasVKey, nextVKey, from)}, was, next)
+	return string(signed), err
+}
+
+// SignReplacement is the replacement of a key that was lost by the next, which signs
+// tree sizes from from on. The next one alone signs it.
+func SignReplacement(next note.Signer, wasVKey, nextVKey string, from int64) (string, error) {
+	signed, err := note.Sign(&note.Note{Text: rotationText(replacementHeader, next.Name(), wasVKey, nextVKey, from)}, next)
 	return string(signed), err
 }
 
 func linked(was, next note.Verifier, wasVKey string, k Key) bool {
+	if k.Replacement != "" {
+		n, err := note.Open([]byte(k.Replacement), note.VerifierList(next))
+		return err == nil && k.Rotation == "" && n.Text == rotationText(replacementHeader, next.Name(), wasVKey, k.VKey, k.From)
+	}
 	n, err := note.Open([]byte(k.Rotation), note.VerifierList(was, next))
-	return err == nil && len(n.Sigs) == 2 && n.Text == rotationText(next.Name(), wasVKey, k.VKey, k.From)
+	return err == nil && len(n.Sigs) == 2 && n.Text == rotationText(header, next.Name(), wasVKey, k.VKey, k.From)
 }
 
 // Name is the trail's origin.

@@ -36,7 +36,7 @@ func rotate(t testing.TB, list []Key, was, next pair, from int64) []Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(list, Key{next.vkey, from, r})
+	return append(list, Key{VKey: next.vkey, From: from, Rotation: r})
 }
 
 // counts tells whether a checkpoint of a size, signed by some keys, counts.
@@ -80,14 +80,14 @@ func TestNobodyElseIsLinked(t *testing.T) {
 	a, b, evil := key(t), key(t), key(t)
 	good := rotate(t, []Key{{VKey: a.vkey}}, a, b, 100)
 	later := rotate(t, []Key{{VKey: evil.vkey}}, evil, b, 100)[1]
-	oneSided, err := note.Sign(&note.Note{Text: rotationText(origin, evil.vkey, a.vkey, 50)}, evil)
+	oneSided, err := note.Sign(&note.Note{Text: rotationText(header, origin, evil.vkey, a.vkey, 50)}, evil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, list := range map[string][]Key{
-		"before":        {{VKey: evil.vkey}, {a.vkey, 50, string(oneSided)}},
-		"behind":        {{VKey: a.vkey}, {evil.vkey, 50, string(oneSided)}},
-		"other from":    {{VKey: a.vkey}, {b.vkey, 99, good[1].Rotation}},
+		"before":        {{VKey: evil.vkey}, {VKey: a.vkey, From: 50, Rotation: string(oneSided)}},
+		"behind":        {{VKey: a.vkey}, {VKey: evil.vkey, From: 50, Rotation: string(oneSided)}},
+		"other from":    {{VKey: a.vkey}, {VKey: b.vkey, From: 99, Rotation: good[1].Rotation}},
 		"no note":       {{VKey: a.vkey}, {VKey: b.vkey, From: 100}},
 		"exchanged":     {{VKey: a.vkey}, later},
 		"not ascending": rotate(t, good, b, evil, 100),
@@ -104,11 +104,64 @@ func TestNobodyElseIsLinked(t *testing.T) {
 	}
 }
 
+func replace(t testing.TB, list []Key, was string, next pair, from int64) []Key {
+	t.Helper()
+	r, err := SignReplacement(next, was, next.vkey, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(list, Key{VKey: next.vkey, From: from, Replacement: r})
+}
+
+// A lost key's successor vouches for what was before, and nobody for it: who knows a
+// key from before the loss trusts what that one has signed and no more.
+func TestALostKeyVouchesForNothingBehindIt(t *testing.T) {
+	a, b, c, d := key(t), key(t), key(t), key(t)
+	list := replace(t, rotate(t, []Key{{VKey: a.vkey}}, a, b, 100), b.vkey, c, 200)
+	list = rotate(t, list, c, d, 300)
+	for _, known := range []pair{c, d} {
+		s, err := Chain(list, known.vkey)
+		if err != nil || !counts(t, s, 50, a) || !counts(t, s, 150, b) || !counts(t, s, 250, c) || !counts(t, s, 350, d) || counts(t, s, 200, b) {
+			t.Errorf("with a key from after the loss: %v", err)
+		}
+	}
+	for _, known := range []pair{a, b} {
+		s, err := Chain(list, known.vkey)
+		var replaced *ReplacedError
+		if !errors.As(err, &replaced) || !s.IsZero() || replaced.From != 200 || replaced.VKey != c.vkey {
+			t.Fatalf("with a key from before the loss: %v", err)
+		}
+		if s = replaced.Before; !counts(t, s, 50, a) || !counts(t, s, 199, b) || counts(t, s, 200, b) || counts(t, s, 200, c) || counts(t, s, 350, d) {
+			t.Error("what counts is not what was signed before the loss")
+		}
+	}
+	// Whoever has no key of the trail can say that one was lost, and is believed by
+	// nobody who knows it.
+	evil := key(t)
+	if _, err := Chain(replace(t, []Key{{VKey: a.vkey}}, a.vkey, evil, 2), a.vkey); !errors.As(err, new(*ReplacedError)) {
+		t.Errorf("a key that somebody else has made: %v", err)
+	}
+	forged := replace(t, []Key{{VKey: evil.vkey}}, evil.vkey, a, 100)
+	forged[1].Replacement = replace(t, nil, evil.vkey, evil, 100)[0].Replacement
+	both := rotate(t, []Key{{VKey: a.vkey}}, a, b, 100)
+	both[1].Replacement = replace(t, nil, a.vkey, b, 100)[0].Replacement
+	for name, list := range map[string][]Key{"put before": forged, "both": both,
+		"another size": {{VKey: a.vkey}, {VKey: b.vkey, From: 99, Replacement: both[1].Replacement}}} {
+		if _, err := Chain(list, list[1].VKey); !errors.Is(err, ErrUnlinked) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzChain: whatever stands in trail.json, no key but a's and b's counts.
 func FuzzChain(f *testing.F) {
 	a, b := key(f), key(f)
 	good, err := json.Marshal(rotate(f, []Key{{VKey: a.vkey}}, a, b, 100))
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	if good, err = json.Marshal(replace(f, []Key{{VKey: a.vkey}}, a.vkey, b, 100)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good)
@@ -120,7 +173,10 @@ func FuzzChain(f *testing.F) {
 			return
 		}
 		s, err := Chain(list, a.vkey)
-		if err != nil {
+		var replaced *ReplacedError
+		if errors.As(err, &replaced) {
+			s = replaced.Before
+		} else if err != nil {
 			return
 		}
 		for _, k := range s.keys {

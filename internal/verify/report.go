@@ -65,6 +65,9 @@ type Report struct {
 	// Anchors are the outside parties that have vouched for a prefix, each with the
 	// size and the time of it.
 	Anchors []Anchored `json:"anchors,omitempty"`
+	// Replaced are the signing keys that came in the place of one that was lost, which
+	// did not sign for them; empty where each was signed for.
+	Replaced []Replaced `json:"replaced,omitempty"`
 	// Finding is the first damage. Its members stand in the report itself.
 	Finding
 	// Since is the index before which lines were not read again, since an earlier
@@ -80,6 +83,13 @@ type Report struct {
 	Also []Finding `json:"also,omitempty"`
 	// Unproven is what this verification can't prove, in words.
 	Unproven []string `json:"unproven"`
+}
+
+// Replaced is a signing key that came in the place of a lost one, and the first tree
+// size that it signs.
+type Replaced struct {
+	VKey string `json:"vkey"`
+	From int64  `json:"from"`
 }
 
 // Anchored is what an outside party has vouched for.

@@ -258,12 +258,22 @@ func (v *verification) trust() error {
 		if v.keys, err = trust.Chain(id.keys(), trusted); err == nil {
 			v.vkeys = nil
 			for _, k := range id.keys() {
-				v.vkeys = append(v.vkeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From})
+				v.vkeys = append(v.vkeys, lifecycle.KeyFrom{VKey: k.VKey, From: k.From, Replaces: k.Replacement != ""})
+				if k.Replacement != "" {
+					v.r.Replaced = append(v.r.Replaced, Replaced{k.VKey, k.From})
+				}
 			}
 			return nil
 		}
 		detail := "trail.json lists keys that have not signed for each other"
-		if errors.Is(err, trust.ErrUnknown) {
+		var replaced *trust.ReplacedError
+		switch {
+		case errors.As(err, &replaced):
+			detail = whose + " was lost, trail.json says, and from " + fmt.Sprint(replaced.From) + " entries on another key signs, which it has not signed for: the entries before stand by it, those behind by nothing that is known here; ask who restored the trail for its key, and give that (--key)"
+			v.find(TrailJSON, "trail.json", BadSignature, detail)
+			v.keys = replaced.Before
+			return nil
+		case errors.Is(err, trust.ErrUnknown):
 			detail = "trail.json names another key than " + whose + ": the trail may have been made anew"
 		}
 		v.find(TrailJSON, "trail.json", BadSignature, detail)
@@ -451,6 +461,9 @@ func (v *verification) say() {
 		r.Unproven = append(r.Unproven, "what came after what the witness has seen, against somebody with the signing key")
 	case AnchorTimestamp:
 		r.Unproven = append(r.Unproven, "what came after the timestamp, against somebody with the signing key")
+	}
+	for _, k := range r.Replaced {
+		r.Unproven = append(r.Unproven, fmt.Sprintf("that who signs from %d entries on is who signed before: that key was lost, and the present one was put in its place by who restored the trail; what lies before is under a signature of the lost one", k.From))
 	}
 	if r.Since > 0 {
 		r.Unproven = append(r.Unproven, fmt.Sprintf("that the lines of the first %d entries are still as the verification before has found them: they were not read again", r.Since))
