@@ -13,6 +13,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
+	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 )
 
 // RetentionPresets are periods in days by the name of what asks for them:
@@ -297,7 +298,7 @@ func (t *Trail) pruneRun(ctx context.Context, run []PruneSegment, r *PruneReport
 		return err // whether it is in the trail is for the next opening to see
 	}
 	// Crash from here on: the entry is covered, and the next opening goes on.
-	if err := t.removePruned(ctx); err != nil {
+	if err := t.removePruned(ctx, false); err != nil {
 		return fmt.Errorf("it is recorded, and the next opening completes it: %w", err)
 	}
 	r.Pruned.Said = append(r.Pruned.Said, receipt.Index)
@@ -308,8 +309,9 @@ func (t *Trail) pruneRun(ctx context.Context, run []PruneSegment, r *PruneReport
 }
 
 // removePruned deletes the segments that lie in what the trail says was pruned, and
-// the mark that some may be there; life.mu is held.
-func (t *Trail) removePruned(ctx context.Context) error {
+// the mark that some may be there; again says that a crash may have left something.
+// life.mu is held.
+func (t *Trail) removePruned(ctx context.Context, again bool) error {
 	state, err := t.lifeLocked(ctx)
 	if err != nil {
 		return err
@@ -320,7 +322,28 @@ func (t *Trail) removePruned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Their tiles and bundles are packed. That this fails is no reason to stop: the
+	// tiles are there, packed or not, and the file stays, so that the next opening tries
+	// again.
+	if err := t.packPruned(state, again); err != nil {
+		t.warn(err)
+		return nil
+	}
 	return errors.Join(t.opts.fs.Remove(filepath.Join(t.dir, "pruning")), t.opts.fs.SyncDir(t.dir))
+}
+
+// packPruned packs the tiles of what was pruned; again after a crash in the middle.
+func (t *Trail) packPruned(state *lifecycle.State, again bool) error {
+	store := tree.NewStore(t.opts.fs, t.dir)
+	for _, g := range state.Gaps {
+		if err := store.Pack(g.First, g.End()); err != nil {
+			return err
+		}
+	}
+	if again {
+		return store.Sweep()
+	}
+	return nil
 }
 
 // finishPrune completes what a crash interrupted.
@@ -330,7 +353,7 @@ func (t *Trail) finishPrune(ctx context.Context) error {
 	}
 	t.life.mu.Lock()
 	defer t.life.mu.Unlock()
-	return t.removePruned(ctx)
+	return t.removePruned(ctx, true)
 }
 
 // carryErased has the state name the handles whose AUDIT_ERASURE goes with a range

@@ -15,6 +15,8 @@
 //  2. When the checkpoint file has size n, every full tile and bundle below n
 //     and the partial ones that n implies are durable.
 //  3. A partial tile goes only after its full tile is durable and covered.
+//  4. A full tile or bundle goes only after a packed file that stands for it is
+//     durable.
 //
 // Builder and Store are not safe for concurrent use. A [Snapshot] is what
 // crosses from one to the other, so that leaves are added while tiles are

@@ -246,7 +246,7 @@ func (s *Store) Load(size int64) (*Builder, error) {
 }
 
 // Tile reads the first width hashes of a tile, or entries of a bundle, from
-// its partial file or else from the full one.
+// its partial file or else from the full one, or from what that was packed into.
 func (s *Store) Tile(level int, n int64, width int) ([]byte, error) {
 	each := int64(sha256.Size)
 	if level == Bundles {
@@ -257,6 +257,11 @@ func (s *Store) Tile(level int, n int64, width int) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) && width < TileWidth {
 		data, err = durable.ReadFile(s.fs, s.path(Path(level, n, TileWidth)), TileWidth*each)
 		if err == nil && int64(len(data)) == TileWidth*each {
+			data = data[:want]
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if data, err = s.unpack(level, n); err == nil {
 			data = data[:want]
 		}
 	}

@@ -328,7 +328,12 @@ func (t tile) leaf(s *hasher, i int) hash {
 type tileBuffer [tileWidth*(2+len(hash{})) + 1]byte
 
 // proofs reads the tiles and bundles of the trail in dir.
-type proofs struct{ dir string }
+type proofs struct {
+	dir    string
+	packed *packedFiles
+}
+
+func newProofs(dir string) proofs { return proofs{dir, &packedFiles{}} }
 
 // tile reads the first width entries of a tile or bundle into buf, and says
 // from which file. A partial file goes when its full one is durable: then that
@@ -351,7 +356,12 @@ func (p proofs) tile(level int, n int64, width int, buf *tileBuffer) (t tile, fi
 // exactly is tile for the file of this very width.
 func (p proofs) exactly(level int, n int64, width int, buf *tileBuffer) (t tile, file string, err error) {
 	file = tilePath(level, n, width)
-	got, err := readInto(p.dir+"/"+file, buf[:width*entrySize(level)+1])
+	got, err := readInto(p.dir+"/"+file, 0, buf[:width*entrySize(level)+1])
+	if errors.Is(err, fs.ErrNotExist) && level <= 0 && width == tileWidth {
+		if t, packed, ok, err := p.unpack(level, n, buf); ok {
+			return t, packed, err
+		}
+	}
 	if err != nil {
 		return tile{}, file, err
 	}
@@ -359,10 +369,10 @@ func (p proofs) exactly(level int, n int64, width int, buf *tileBuffer) (t tile,
 	return t, file, err
 }
 
-// readInto reads a file until its end or until buf is full. It is not an
+// readInto reads a file from an offset until its end or until buf is full. It is not an
 // os.File, whose setting up and tearing down costs as much again as reading a
 // tile does: there are two for 256 entries.
-func readInto(name string, buf []byte) (n int, err error) {
+func readInto(name string, from int64, buf []byte) (n int, err error) {
 	f, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	for err == syscall.EINTR {
 		f, err = syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
@@ -372,10 +382,10 @@ func readInto(name string, buf []byte) (n int, err error) {
 	}
 	defer syscall.Close(f)
 	for n < len(buf) {
-		got, err := syscall.Read(f, buf[n:])
+		got, err := syscall.Pread(f, buf[n:], from+int64(n))
 		switch {
 		case err == syscall.EINTR:
-		case err == syscall.EAGAIN: // a pipe, with somebody at its other end
+		case err == syscall.ESPIPE: // a pipe
 			return n, errUnparsable
 		case err != nil:
 			return n, &fs.PathError{Op: "read", Path: name, Err: err}

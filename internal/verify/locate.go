@@ -20,12 +20,12 @@ func (v *verification) judgeLines(ctx context.Context, cpu slots, s scanned, lis
 	// up to the first checkpoint that the lines don't give.
 	for _, h := range []head{top, bad} {
 		for _, level := range []int{bundles, 0} {
-			root, ok, err := proofRoot(ctx, proofs{v.dir}, level, h.size)
+			root, ok, err := proofRoot(ctx, v.proofs, level, h.size)
 			if err != nil {
 				return nil, err
 			}
 			if ok && root == h.root {
-				return v.locate(ctx, cpu, list, &truth{proofs: proofs{v.dir}, level: level, head: h, hasher: newHasher(), loaded: -1})
+				return v.locate(ctx, cpu, list, &truth{proofs: v.proofs, level: level, head: h, hasher: newHasher(), loaded: -1})
 			}
 		}
 	}

@@ -135,6 +135,7 @@ type verification struct {
 	log  string
 	dir  string
 
+	proofs    proofs
 	r         *Report
 	keys      trust.Set
 	vkeys     []lifecycle.KeyFrom // the same
@@ -150,6 +151,7 @@ func (v *verification) find(artefact, file, problem, detail string) {
 }
 
 func (v *verification) verify(ctx context.Context) (*Report, error) {
+	v.proofs = newProofs(v.dir)
 	v.r = &Report{Status: Intact, Anchor: AnchorNone, Ranges: []Range{}, Unproven: []string{}}
 	v.keys, v.latest, v.given, v.heads, v.findings = trust.Set{}, nil, nil, nil, nil
 	err := v.check(ctx)
@@ -183,7 +185,7 @@ func (v *verification) check(ctx context.Context) error {
 	cpu := make(slots, cmp.Or(max(v.opts.Workers, 0), runtime.GOMAXPROCS(0)))
 	s, from, err := v.scanSince(ctx, cpu, list)
 	if err == nil && from == 0 {
-		s, err = scan(ctx, cpu, list, 0, proofs{v.dir}, v.heads, v.opts.Progress)
+		s, err = scan(ctx, cpu, list, 0, v.proofs, v.heads, v.opts.Progress)
 	}
 	if err != nil {
 		return err
@@ -215,7 +217,7 @@ func (v *verification) scanSince(ctx context.Context, cpu slots, list []segment)
 		return s, 0, nil
 	}
 	from = list[first].first
-	s, err = scan(ctx, cpu, list[first:], from, proofs{v.dir}, v.heads, v.opts.Progress)
+	s, err = scan(ctx, cpu, list[first:], from, v.proofs, v.heads, v.opts.Progress)
 	switch {
 	case errors.Is(err, errNoBundle):
 		return s, 0, nil
@@ -480,7 +482,7 @@ func (v *verification) judgeGaps(w walked) (findings []Finding) {
 		return nil
 	}
 	top := v.heads[len(v.heads)-1]
-	digests := proofs{v.dir}
+	digests := v.proofs
 	state := lifecycle.Replay(lifecycle.Config{
 		Origin: v.keys.Name(), VKeys: v.vkeys, LifecycleVKey: v.lifecycle, Covered: top.size, Missing: w.gaps,
 		Digest: func(index int64) (digest [sha256.Size]byte, ok bool) {
