@@ -9,12 +9,16 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -35,7 +39,7 @@ func memOptions(fsys durable.FS) *Options {
 // ringOptions have a ring of two halves for some six entries each.
 func ringOptions(fsys durable.FS) *Options {
 	o := memOptions(fsys)
-	o.ring, o.ringAfter = 4<<10, 1
+	o.ring, o.ringAfter = 12*4<<10, 1
 	return o
 }
 
@@ -280,6 +284,102 @@ func liveAndReopen(t *testing.T, r *durabletest.Run, life func(durable.FS, *hist
 		t.Fatal(err)
 	}
 	reopen(t, r.Restart(), h)
+}
+
+// The power fails while many write, two batches being on their way to the ring at
+// once: what was acknowledged is there, in order, and nothing is damaged.
+func TestCrashManyWritersPowerFailure(t *testing.T) {
+	const writers = 40
+	rounds := 60
+	if raceEnabled || testing.Short() { // make simulate runs all of them
+		rounds = 8
+	}
+	var slow slowRing
+	for round := range rounds {
+		rng := rand.New(rand.NewPCG(1, uint64(round)))
+		m := newMem(t)
+		var mu sync.Mutex // and under it:
+		h := &history{}
+		crashed, left := (*durabletest.Mem)(nil), 0
+		slow.FS = durabletest.NewFaults(m, func(durabletest.Op) durabletest.Action {
+			mu.Lock()
+			defer mu.Unlock()
+			if left--; left == 0 {
+				// Receipts first: what was acknowledged by now is on the disk of now.
+				h = &history{receipts: slices.Clone(h.receipts)}
+				crashed = m.Crash(rng)
+			}
+			if crashed != nil {
+				return durabletest.FailBefore(durabletest.ErrCrashed)
+			}
+			return durabletest.Pass
+		})
+		o := ringOptions(&slow)
+		o.ring = 1 << 20
+		trail, err := Open(memLog, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		left = 150 + rng.IntN(150)
+		mu.Unlock()
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					r, err := trail.Record(context.Background(), event("agent", fmt.Sprint(w, " action ", i)))
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					if crashed == nil {
+						h.receipts = append(h.receipts, r)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		for range 4 { // makes the ring after some commits
+			time.Sleep(time.Millisecond)
+			trail.journal.Quicken()
+		}
+		wg.Wait()
+		_ = trail.Close()
+		reopen(t, crashed, h)
+	}
+	if !slow.both.Load() {
+		t.Error("there were never two batches on their way at once")
+	}
+}
+
+// slowRing is a file system whose rings take their time to sync, and that sees
+// whether two syncs of one overlap.
+type slowRing struct {
+	durable.FS
+	syncing atomic.Int32
+	both    atomic.Bool
+}
+
+type ringSyncs struct {
+	durable.File
+	of *slowRing
+}
+
+func (s *slowRing) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
+	if err == nil && filepath.Base(name) == "ring" {
+		f = ringSyncs{f, s}
+	}
+	return f, err
+}
+
+func (f ringSyncs) Sync() error {
+	if f.of.syncing.Add(1) > 1 {
+		f.of.both.Store(true)
+	}
+	defer f.of.syncing.Add(-1)
+	time.Sleep(50 * time.Microsecond)
+	return f.File.Sync()
 }
 
 // The order of file operations is pinned.
@@ -571,7 +671,7 @@ func resum(ring []byte) []byte {
 		end := at + 44 + int(binary.BigEndian.Uint64(ring[at+32:]))
 		sum := crc32.Update(crc32.Checksum(ring[at:at+40], table), table, ring[at+44:end])
 		binary.BigEndian.PutUint32(ring[at+40:], sum)
-		at = end
+		at = (end + 4095) / 4096 * 4096
 	}
 	return ring
 }

@@ -123,7 +123,7 @@ func (t *Trail) rotate(ctx context.Context) (SegmentInfo, error) {
 // sealWhenFull seals in the background once the open segment is full: whoever
 // appended last waits for none of it.
 func (t *Trail) sealWhenFull() {
-	if _, size := t.journal.OpenSegment(); size >= t.opts.SegmentBytes && t.sealing.due.CompareAndSwap(false, true) {
+	if t.journal.OpenBytes() >= t.opts.SegmentBytes && t.sealing.due.CompareAndSwap(false, true) {
 		t.sealBehind()
 	}
 }
@@ -166,7 +166,7 @@ func (t *Trail) cut(ctx context.Context, due func(size int64) bool) (*journal.Se
 	defer t.sealing.cut.Unlock()
 	t.life.mu.Lock()
 	defer t.life.mu.Unlock()
-	if _, size := t.journal.OpenSegment(); !due(size) {
+	if !due(t.journal.OpenBytes()) {
 		return nil, nil
 	}
 	// What is in force is read, and most of the tree is on disk, before appends are

@@ -1,7 +1,7 @@
 // Append measures how fast entries are recorded, here and elsewhere, and
 // prints one table:
 //
-//	go run ./append [--json FILE] [--dir DIR] [--quick]
+//	go run ./append [--json FILE] [--dir DIR] [--only TEXT] [--quick]
 //
 // The comparisons are: durable with one writer, against a plain write and
 // fdatasync of ready-made lines; durable with 64 writers, against a bare group
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/bench/internal/measure"
@@ -25,13 +26,14 @@ import (
 func main() {
 	jsonFile := flag.String("json", "", "also write the results as JSON to this file")
 	dir := flag.String("dir", ".", "measure below this directory; it says which disk")
+	only := flag.String("only", "", "measure the comparisons alone whose name has this in it")
 	quick := flag.Bool("quick", false, "a few entries each: shows that everything runs, measures nothing")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(os.Stdout, *dir, *jsonFile, *quick); err != nil {
+	if err := run(os.Stdout, *dir, *jsonFile, *only, *quick); err != nil {
 		fmt.Fprintln(os.Stderr, "bench append:", err)
 		os.Exit(1)
 	}
@@ -107,7 +109,7 @@ type results struct {
 	Rows    []measure.Row   `json:"rows"`
 }
 
-func run(out io.Writer, dir, jsonFile string, quick bool) error {
+func run(out io.Writer, dir, jsonFile, only string, quick bool) error {
 	start := time.Now()
 	dir, err := os.MkdirTemp(dir, "bench-append-")
 	if err != nil {
@@ -120,6 +122,9 @@ func run(out io.Writer, dir, jsonFile string, quick bool) error {
 	}
 	res := results{Machine: measure.ThisMachine(), NewFile: float64(newFile.Microseconds())}
 	for _, c := range comparisons() {
+		if !strings.Contains(c.Name, only) {
+			continue
+		}
 		if quick {
 			c.Rounds, c.MaxEntries, c.WarmUp = 1, 128, 1
 		}

@@ -13,7 +13,7 @@ func TestQuickRunGivesTableAndJSON(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "results.json")
 	var out strings.Builder
-	if err := run(&out, dir, file, true); err != nil {
+	if err := run(&out, dir, file, "", true); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(file)

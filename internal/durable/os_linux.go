@@ -6,6 +6,11 @@ import (
 	"syscall"
 )
 
+// Direct is a flag of OpenFile for writes around the page cache, in whole blocks
+// at whole blocks of memory. A file system that can't refuses it with EINVAL. They
+// are as durable as others: after Sync.
+const Direct = syscall.O_DIRECT
+
 const fallocKeepSize = 0x01 // FALLOC_FL_KEEP_SIZE, linux/falloc.h
 
 func (f osFile) Sync() error {

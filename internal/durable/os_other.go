@@ -9,3 +9,6 @@ import "errors"
 func (f osFile) Sync() error { return f.File.Sync() }
 
 func (f osFile) Reserve(int64) error { return errors.ErrUnsupported }
+
+// Direct is no flag here.
+const Direct = 0

@@ -7,7 +7,8 @@
 //  1. An append is acknowledged only after its line is in the file in the
 //     durability that was asked for: in mode Durable after fdatasync, of the
 //     open segment or of the ring. Batches are written in the order of their
-//     lines, one at a time.
+//     lines, and acknowledged in that order: of two that are on their way to
+//     the ring at once, the second waits for the first.
 //  2. The open path always names a file: a seal replaces it by rename.
 //  3. A line that was synced is never cut. What is cut at recovery is copied to
 //     aside/ first, and the copy is durable before the cut.
@@ -22,9 +23,11 @@
 //
 // # Commit
 //
-// A caller adds its lines to the current batch. If nobody commits, it becomes
-// the leader: it takes the batch, writes and syncs it, and wakes who waited;
-// what has arrived meanwhile is the next batch, led by a goroutine of its own.
+// A caller adds its lines to the current batch. If nobody leads that, it becomes
+// the leader: it waits for those who are about to come, takes the batch, writes
+// it to the open segment, and makes way for the next leader; then it makes the
+// batch durable and wakes who waited. With a ring and many callers two batches are
+// on their way, so that processors and disk both have work.
 // A caller whose context can be cancelled never leads: its wait is bounded by
 // the context, and a disk that hangs would hold it. A goroutine for every
 // batch was tried first: with one writer it cost two switches an append.
@@ -38,6 +41,6 @@
 // lines, writes them again (the page cache is not trusted), sets the rest
 // aside.
 //
-// Lock order: Journal.commit, then syncing, then mu. None is held while waiting
-// for a batch, and mu is never held while the disk works.
+// Lock order: Journal.commit, then syncing, then mu. None but commit is held while
+// waiting for a batch, and mu is never held while the disk works.
 package journal

@@ -34,22 +34,27 @@ func FuzzParseRing(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	r := &ring{file: file, half: 256}
+	r := &ring{files: [lanes]durable.File{file}, half: 2 * ringBlock}
 	for i := range 9 {
-		if err := r.put(3, int64(i*9), []byte("line 456\n")); err != nil {
+		line := []byte("line 456\n")
+		s := r.place(0, 3, int64(i*9), len(line))
+		b := batch{}
+		b.add(line, nil)
+		if err := s.put(&b); err != nil {
 			f.Fatal(err)
 		}
 	}
-	data, err := durable.ReadFile(m, "/ring", 1<<10)
+	data, err := durable.ReadFile(m, "/ring", 1<<20)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	f.Add(data[:2*ringBlock])
 	f.Add([]byte(ringMagic))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		last := uint64(0)
 		for _, fr := range parseRing(data) {
-			if fr.seq < last || fr.first < 0 || fr.offset < 0 || len(fr.batch) == 0 || fr.batch[len(fr.batch)-1] != '\n' {
+			if last != 0 && fr.seq != last+1 || fr.first < 0 || fr.offset < 0 || len(fr.batch) == 0 || fr.batch[len(fr.batch)-1] != '\n' {
 				t.Fatalf("%q gives %+v", data, fr)
 			}
 			last = fr.seq

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,12 +38,6 @@ const (
 	reserveStep = 8 << 20
 	// retryFull is how long a queued batch waits for space.
 	retryFull = 200 * time.Millisecond
-	// gatherPart is the part of a commit's time after which no more callers are
-	// waited for when none came in it, and gatherMost how many times as long as
-	// a commit the whole wait may take. A half and an eighth, once and four
-	// times gave no larger batches.
-	gatherPart = 4
-	gatherMost = 2
 	// offsetEvery is how many lines lie between two remembered offsets.
 	offsetEvery = 1024
 )
@@ -88,7 +80,7 @@ type Journal struct {
 	opts Options
 
 	// commit is held by whoever writes to the open segment, with these under
-	// it.
+	// it. Batches may be on their way to the ring then; exclusive waits for them.
 	commit    sync.Mutex
 	file      durable.File // exchanged under syncing too
 	offset    int64        // end of the open segment's last line
@@ -102,26 +94,32 @@ type Journal struct {
 	syncing  sync.Mutex
 	unsynced atomic.Int64 // bytes written since the last sync
 
-	arrived atomic.Int64 // appends since the last batch's callers were woken
+	came atomic.Int64  // appends since the opening
+	size atomic.Int64  // acknowledged bytes of the open segment; written under mu
+	full chan struct{} // so many are in the batch as its leader waits for
 
 	// closing is closed when Close begins.
 	closing chan struct{}
 
 	mu       sync.Mutex // with these under it
 	cur      *batch
-	spare    batch         // buffers of the batch before, to be used again
+	spares   []batch       // buffers of batches before, to be used again
 	leading  bool          // somebody leads or is about to
 	idle     *sync.Cond    // leading went false
 	took     time.Duration // by the last commit
-	woken    int64         // callers of the last batch
-	commits  int64         // since the opening
+	woken    int           // callers that were woken and have not come again
+	flying   int           // callers of batches on their way
+	target   int           // callers that the leader waits for; 0 for none
+	begun    int64         // batches that were written to the segment, since the opening
+	commits  int64         // batches that were committed, since the opening
+	turn     *sync.Cond    // commits has grown
+	broken   error         // of a batch, for those behind it
 	ringDue  int64         // commits after which a ring is worth making
 	paused   chan struct{} // closed when a seal ends; nil while there is none
 	accepted int64         // index of the next line to be accepted
 	lowSpace bool          // no space is reserved for what is accepted
 	first    int64         // of the open segment
 	next     int64         // index of the next line to be acknowledged
-	size     int64         // acknowledged bytes of the open segment
 	synced   int64         // lines known to be on disk
 	offsets  []int64       // of every offsetEvery-th line of the open segment
 	segments []Segment     // sealed and cut off, ascending
@@ -131,7 +129,7 @@ type Journal struct {
 
 // batch is what one commit writes.
 type batch struct {
-	buf     []byte
+	buf     []byte // room for the head of a frame of the ring, and the lines
 	digests []Digest
 	callers int           // how many wait for it
 	given   bool          // it has lines that were acknowledged already
@@ -140,6 +138,17 @@ type batch struct {
 	first   int64
 	err     error
 }
+
+func (b *batch) add(lines []byte, digests []Digest) {
+	if len(b.buf) == 0 {
+		b.buf = roomFor(b.buf, frameHead+len(lines))[:frameHead]
+	}
+	b.buf = append(roomFor(b.buf, len(lines)), lines...)
+	b.digests = append(b.digests, digests...)
+}
+
+// lines are the batch's, each with its newline.
+func (b *batch) lines() []byte { return b.buf[min(frameHead, len(b.buf)):] }
 
 // Append adds lines: buf holds them, each with its newline, digests one for
 // each. They are committed together, in order. It returns the index of the
@@ -158,7 +167,7 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 		b := j.cur
 		room := j.paused
 		if room == nil {
-			if len(b.buf) == 0 || len(b.buf)+len(buf) <= batchBytes {
+			if len(b.digests) == 0 || len(b.buf)+len(buf) <= batchBytes {
 				break
 			}
 			if b.room == nil {
@@ -175,9 +184,8 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 		j.mu.Lock()
 	}
 	b, at := j.cur, int64(len(j.cur.digests))
-	j.arrived.Add(1)
-	b.buf = append(b.buf, buf...)
-	b.digests = append(b.digests, digests...)
+	j.came.Add(1)
+	b.add(buf, digests)
 	first = j.accepted
 	j.accepted += int64(len(digests))
 	// Queued lines are not waited for, unless no space is reserved for them:
@@ -185,8 +193,13 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 	wait := j.opts.Mode != Queued || j.lowSpace || len(buf) > batchBytes
 	if wait {
 		b.callers++
+		j.woken = max(j.woken-1, 0)
 	} else {
 		b.given = true
+	}
+	if j.target > 0 && b.callers >= j.target {
+		j.target = 0
+		j.full <- struct{}{} // has room: its reader is the one who set target
 	}
 	lead := !j.leading
 	j.leading = true
@@ -199,14 +212,18 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 
 	switch {
 	case inline:
-		j.lead(true)
+		j.lead()
 	case lead:
-		go j.lead(false)
+		go j.lead()
 	}
 	if !wait {
 		return first, nil
 	}
-	if !inline {
+	switch {
+	case inline:
+	case ctx.Done() == nil:
+		<-done
+	default:
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -227,7 +244,7 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 // them as Append takes them. No other append runs meanwhile. It returns as Append
 // does, and a failing made adds nothing.
 func (j *Journal) AppendMade(made func(first int64) (buf []byte, digests []Digest, err error)) (first int64, err error) {
-	j.commit.Lock()
+	j.exclusive()
 	defer j.commit.Unlock()
 	resume := j.pause()
 	defer resume()
@@ -243,10 +260,8 @@ func (j *Journal) AppendMade(made func(first int64) (buf []byte, digests []Diges
 	}
 	j.mu.Lock()
 	b := j.cur // empty, and nobody else adds to it
-	b.buf = append(b.buf, buf...)
-	b.digests = append(b.digests, digests...)
+	b.add(buf, digests)
 	j.accepted += int64(len(digests))
-	b.callers++
 	j.mu.Unlock()
 	j.commitCurrent()
 	return b.first, b.err
@@ -262,196 +277,21 @@ func (j *Journal) refuseLocked() error {
 	return nil
 }
 
-// lead commits the current batch and sees to it that what arrives meanwhile is
-// committed too. The caller has set leading.
-func (j *Journal) lead(inline bool) {
-	for {
-		j.commit.Lock()
-		j.gather()
-		j.commitCurrent()
-		j.commit.Unlock()
-
-		j.mu.Lock()
-		more := len(j.cur.buf) > 0
-		if !more {
-			j.leading = false
-			j.idle.Broadcast()
-		}
-		j.mu.Unlock()
-		switch {
-		case !more:
-			return
-		case inline:
-			go j.lead(false)
-			return
-		}
-	}
-}
-
-// gather lets those whom the batch before has woken, and who are about to come
-// again, come into this one: as long as they come, and within bounds. A sync
-// costs as much processor time as the encoding of fifty entries, so that where
-// the processors are the limit large batches are what is fast: 64 connections
-// to the socket filled batches of 23 with a bound on the whole alone, and fill
-// 37 (make bench-socket). Who waits gives way to other processes too, such as
-// the clients of the socket that are about to send.
-func (j *Journal) gather() {
-	j.mu.Lock()
-	woken, took := j.woken, j.took
-	j.mu.Unlock()
-	arrived := j.arrived.Load()
-	if arrived >= woken {
-		return
-	}
-	start := time.Now()
-	for last := start; arrived < woken; {
-		runtime.Gosched()
-		yieldProcessor()
-		now := time.Now()
-		if n := j.arrived.Load(); n != arrived {
-			arrived, last = n, now
-		}
-		if now.Sub(last) > took/gatherPart || now.Sub(start) > gatherMost*took {
-			return
-		}
-	}
-}
-
-// commitCurrent commits the current batch, if there is one, and wakes who
-// waits for it; commit is held.
-func (j *Journal) commitCurrent() {
-	b := j.take()
-	if b == nil {
-		return // a seal was faster
-	}
-	start := time.Now()
-	j.commitBatch(b)
-	j.mu.Lock()
-	j.took, j.woken = time.Since(start), int64(b.callers)
-	j.arrived.Store(0)
-	if b.done != nil {
-		close(b.done)
-	}
-	j.mu.Unlock()
-}
-
-// take makes the current batch the one that is committed.
-func (j *Journal) take() *batch {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	b := j.cur
-	if len(b.buf) == 0 {
-		return nil
-	}
-	if b.room != nil {
-		close(b.room)
-	}
-	j.cur = &batch{buf: j.spare.buf[:0], digests: j.spare.digests[:0]}
-	j.spare = batch{}
-	return b
-}
-
-// commitBatch writes a batch, under commit. Its error is in the batch.
-func (j *Journal) commitBatch(b *batch) {
-	synced := false
-	for {
-		j.mu.Lock()
-		err, closed := j.stopped, j.closed
-		j.mu.Unlock()
-		if err == nil {
-			synced, err = j.write(b.buf)
-		}
-		b.err = err
-		if !errors.Is(err, ErrFull) || !b.given || closed {
-			break
-		}
-		// Acknowledged lines wait for space. They had it reserved, so it takes
-		// a file system that breaks its word to get here.
-		select {
-		case <-time.After(retryFull):
-		case <-j.closing:
-		}
-	}
-	// The lines are what the disk has now: say so before anyone is woken.
-	n := int64(len(b.digests))
-	j.mu.Lock()
-	b.first = j.next
-	j.commits++
-	due := j.commits == j.ringDue
-	if b.err == nil {
-		j.rememberLocked(b.buf, n)
-		if synced {
-			j.synced = j.next
-		}
-	} else {
-		j.accepted = j.next + int64(len(j.cur.digests))
-	}
-	j.mu.Unlock()
-	if b.err == nil && j.opts.Acknowledged != nil {
-		j.opts.Acknowledged(b.first, b.digests)
-	}
-	if due && j.opts.Due != nil {
-		j.opts.Due()
-	}
-	j.mu.Lock()
-	if cap(b.buf) <= 2*batchBytes { // a giant is left to the collector
-		j.spare = batch{buf: b.buf, digests: b.digests}
-	}
-	b.buf, b.digests = nil, nil
-	j.mu.Unlock()
-}
-
 // rememberLocked counts acknowledged lines in, and remembers where every
 // offsetEvery-th of them begins.
 func (j *Journal) rememberLocked(buf []byte, n int64) {
-	from, to := j.next-j.first, j.next-j.first+n
+	from, to, size := j.next-j.first, j.next-j.first+n, j.size.Load()
 	if from/offsetEvery != to/offsetEvery || from%offsetEvery == 0 {
 		at := 0
 		for i := from; i < to; i++ {
 			if i%offsetEvery == 0 {
-				j.offsets = append(j.offsets, j.size+int64(at))
+				j.offsets = append(j.offsets, size+int64(at))
 			}
 			at += lineEnd(buf[at:])
 		}
 	}
 	j.next += n
-	j.size += int64(len(buf))
-}
-
-// write appends to the open segment and, in mode Durable, makes that durable:
-// in the ring, or in the segment itself, which synced tells. Crash: the file
-// ends in a prefix of buf, or in garbage as long as what was not synced, none
-// of it acknowledged but what the ring has.
-func (j *Journal) write(buf []byte) (synced bool, err error) {
-	if err := j.reserve(int64(len(buf))); err != nil {
-		return false, err
-	}
-	n, err := j.file.Write(buf)
-	if err == nil && n < len(buf) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		// Half a line must not stay before the next one (invariant 5).
-		if cut := j.file.Truncate(j.offset); cut != nil {
-			return false, j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
-		}
-		j.reserved = j.offset // truncation gave the space back
-		if isFull(err) {
-			return false, fmt.Errorf("%w: %w", ErrFull, err)
-		}
-		return false, j.stop(fmt.Errorf("write: %w", err))
-	}
-	at := j.offset
-	j.offset += int64(len(buf))
-	unsynced := j.unsynced.Add(int64(len(buf)))
-	// Invariant 1. Crash after this: the lines are there.
-	if ok, err := j.putRing(at, buf); ok || err != nil {
-		return false, err
-	}
-	if j.opts.Mode == Durable || unsynced >= maxUnsynced {
-		return true, j.sync()
-	}
-	return false, nil
+	j.size.Store(size + int64(len(buf)))
 }
 
 // sync syncs the open segment; an error stops the journal (invariant 4).
@@ -579,12 +419,8 @@ func (j *Journal) First() int64 {
 	return j.first
 }
 
-// OpenSegment gives the first index of the open segment and its size in bytes.
-func (j *Journal) OpenSegment() (first, size int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.first, j.size
-}
+// OpenBytes is the size of the open segment.
+func (j *Journal) OpenBytes() int64 { return j.size.Load() }
 
 // Err is the error that stopped the journal.
 func (j *Journal) Err() error {
@@ -603,20 +439,20 @@ func (j *Journal) Close() error {
 	}
 	j.closed = true
 	close(j.closing)
-	lead := len(j.cur.buf) > 0 && !j.leading
+	lead := len(j.cur.digests) > 0 && !j.leading
 	if lead {
 		j.leading = true
 	}
 	j.mu.Unlock()
 	if lead {
-		j.lead(false)
+		j.lead()
 	}
 	j.mu.Lock()
 	for j.leading { // whoever leads now finishes first
 		j.idle.Wait()
 	}
 	j.mu.Unlock()
-	j.commit.Lock()
+	j.exclusive()
 	defer j.commit.Unlock()
 	var errs []error
 	if j.Err() == nil {
@@ -641,7 +477,7 @@ func (j *Journal) Close() error {
 	}
 	j.mu.Unlock()
 	if j.ring != nil { // something went wrong: its lines may be needed
-		errs = append(errs, j.ring.file.Close())
+		errs = append(errs, j.ring.close())
 	}
 	return errors.Join(append(errs, j.file.Close())...)
 }

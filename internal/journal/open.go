@@ -31,8 +31,8 @@ const (
 // The trail's own lock must be held. What a seal left half done is undone.
 // RestoreRing, Replay and then Start must follow before the first Append.
 func Open(opts Options) (*Journal, error) {
-	j := &Journal{opts: opts, cur: &batch{}, closing: make(chan struct{})}
-	j.idle = sync.NewCond(&j.mu)
+	j := &Journal{opts: opts, cur: &batch{}, full: make(chan struct{}, 1), closing: make(chan struct{})}
+	j.idle, j.turn = sync.NewCond(&j.mu), sync.NewCond(&j.mu)
 	var err error
 	if j.file, err = lockedFile(opts.FS, opts.Path); err != nil {
 		return nil, err
@@ -223,7 +223,8 @@ func (j *Journal) Replay(from int64, f func(index int64, line []byte) error) (St
 	if err != nil {
 		return State{}, err
 	}
-	j.next, j.size, j.offset = next, end, end
+	j.next, j.offset = next, end
+	j.size.Store(end)
 	return State{First: j.first, Next: next, Torn: fi.Size() - end}, nil
 }
 
@@ -274,7 +275,8 @@ func (j *Journal) SetAside(from int64, at time.Time) (Aside, error) {
 	if err := errors.Join(j.file.Truncate(offset), j.file.Sync()); err != nil {
 		return a, fmt.Errorf("set aside: cut: %w", err)
 	}
-	j.next, j.size, j.offset = from, offset, offset
+	j.next, j.offset = from, offset
+	j.size.Store(offset)
 	if keep := int(from-j.first+offsetEvery-1) / offsetEvery; keep < len(j.offsets) {
 		j.offsets = j.offsets[:keep]
 	}
@@ -296,8 +298,8 @@ func (j *Journal) Rewrite(from int64) error {
 	}
 	defer f.Close()
 	buf := make([]byte, 1<<20)
-	for offset < j.size {
-		n := min(int64(len(buf)), j.size-offset)
+	for size := j.size.Load(); offset < size; {
+		n := min(int64(len(buf)), size-offset)
 		if _, err := f.ReadAt(buf[:n], offset); err != nil {
 			return fmt.Errorf("rewrite: %w", err)
 		}
@@ -316,7 +318,7 @@ func (j *Journal) Rewrite(from int64) error {
 func (j *Journal) lineOffset(index int64) (int64, error) {
 	switch {
 	case index == j.next:
-		return j.size, nil
+		return j.size.Load(), nil
 	case index < j.first || index > j.next:
 		return 0, fmt.Errorf("line %d is not in the open segment", index)
 	}
@@ -328,7 +330,7 @@ func (j *Journal) lineOffset(index int64) (int64, error) {
 	}
 	stop := errors.New("there")
 	found := at
-	_, _, err := eachLine(sectionOf(j.file, at, j.size), j.first+k*offsetEvery, func(i, offset int64, _ []byte) error {
+	_, _, err := eachLine(sectionOf(j.file, at, j.size.Load()), j.first+k*offsetEvery, func(i, offset int64, _ []byte) error {
 		if i == index {
 			found = at + offset
 			return stop

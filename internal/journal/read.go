@@ -471,7 +471,7 @@ func (j *Journal) View() (*View, error) {
 	defer j.mu.Unlock()
 	return &View{
 		fs: j.opts.FS, dir: j.opts.Dir, name: filepath.Base(j.opts.Path), file: f, segments: slices.Clone(j.segments),
-		first: j.first, bytes: j.size, next: j.next, offsets: slices.Clone(j.offsets),
+		first: j.first, bytes: j.size.Load(), next: j.next, offsets: slices.Clone(j.offsets),
 	}, nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"unsafe"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
@@ -28,14 +30,27 @@ import (
 //
 // It has two halves. Each is begun anew only when everything that it held is
 // synced in the segment.
+//
+// Two batches may be on their way to it at once, each through an open file of
+// its own: the kernel tells a failed sync once to each of them.
 type ring struct {
-	file durable.File
-	half int64
-	side int      // the half that is being filled
-	at   int64    // where the next frame goes, within the half
-	seq  uint64   // of the last frame
-	ends [2]int64 // where in the segment the last batch of each half ends
-	head [frameHead]byte
+	files [lanes]durable.File // the second is opened when it is wanted
+	half  int64
+	side  int      // the half that is being filled
+	at    int64    // where the next frame goes, within the half
+	seq   uint64   // of the last frame
+	ends  [2]int64 // where in the segment the last batch of each half ends
+}
+
+// lanes is how many batches can be on their way to the ring at once.
+const lanes = 2
+
+// slot is a place in the ring for one batch.
+type slot struct {
+	file          durable.File
+	at            int64 // of the frame
+	seq           uint64
+	first, offset int64 // of the segment's first line; of the batch in the segment
 }
 
 const (
@@ -49,45 +64,104 @@ const (
 	// uint64; the CRC-32C of all that and of the batch, as uint32; the batch.
 	frameHead = 8 + 4*8 + 4
 	ringMagic = "kzring1\n"
+	// A frame begins at a multiple of ringBlock: what is written around the page
+	// cache has to, and a device with larger blocks than 4 KiB is not met.
+	ringBlock = 4096
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// halfRing is the size of a half, in whole blocks.
+func halfRing(size int64) int64 { return size / 2 / ringBlock * ringBlock }
+
 // fits tells whether a batch can be in the ring at all.
-func (r *ring) fits(batch int) bool { return frameHead+int64(batch) <= r.half }
+func (r *ring) fits(batch int) bool { return frameSize(batch) <= r.half }
+
+// frameSize is how much of the ring a batch takes.
+func frameSize(batch int) int64 { return blocks(frameHead + int64(batch)) }
+
+// blocks rounds up to whole blocks.
+func blocks(n int64) int64 { return (n + ringBlock - 1) / ringBlock * ringBlock }
 
 // turns is the half that has to be begun anew for a batch, if one has to.
 func (r *ring) turns(batch int) (side int, ok bool) {
-	return 1 - r.side, r.at+frameHead+int64(batch) > r.half
+	return 1 - r.side, r.at+frameSize(batch) > r.half
 }
 
-// put writes a batch and syncs it. Crash: the frame is there and whole, or its
-// sum is wrong and the ring ends before it.
-func (r *ring) put(first, offset int64, batch []byte) error {
-	if side, ok := r.turns(len(batch)); ok {
+// place takes the next place for a batch. The file is that of the lane.
+func (r *ring) place(lane int, first, offset int64, batch int) slot {
+	if side, ok := r.turns(batch); ok {
 		r.side, r.at = side, 0
 	}
-	h := r.head[:0]
-	h = append(h, ringMagic...)
-	h = binary.BigEndian.AppendUint64(h, r.seq+1)
-	h = binary.BigEndian.AppendUint64(h, uint64(first))
-	h = binary.BigEndian.AppendUint64(h, uint64(offset))
-	h = binary.BigEndian.AppendUint64(h, uint64(len(batch)))
-	h = binary.BigEndian.AppendUint32(h, crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, batch))
-	at := int64(r.side)*r.half + r.at
-	if _, err := r.file.WriteAt(h, at); err != nil {
-		return err
-	}
-	if _, err := r.file.WriteAt(batch, at+frameHead); err != nil {
-		return err
-	}
-	if err := r.file.Sync(); err != nil {
-		return err
-	}
 	r.seq++
-	r.at += frameHead + int64(len(batch))
-	r.ends[r.side] = offset + int64(len(batch))
-	return nil
+	s := slot{r.files[lane], int64(r.side)*r.half + r.at, r.seq, first, offset}
+	r.at += frameSize(batch)
+	r.ends[r.side] = offset + int64(batch)
+	return s
+}
+
+// put writes a batch to its place and syncs it. Crash: the frame is there and
+// whole, or its sum is wrong and the ring ends before it, whatever is there of the
+// batch behind it, which waits for this one.
+func (s *slot) put(b *batch) error {
+	lines := b.lines()
+	h := b.buf[:0]
+	h = append(h, ringMagic...)
+	h = binary.BigEndian.AppendUint64(h, s.seq)
+	h = binary.BigEndian.AppendUint64(h, uint64(s.first))
+	h = binary.BigEndian.AppendUint64(h, uint64(s.offset))
+	h = binary.BigEndian.AppendUint64(h, uint64(len(lines)))
+	binary.BigEndian.AppendUint32(h, crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, lines))
+	frame := b.buf[:frameSize(len(lines))]
+	clear(frame[len(b.buf):])
+	if _, err := s.file.WriteAt(frame, s.at); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+// roomFor is buf with room for n bytes more and up to the end of their last block,
+// its beginning at a place in memory that may be written around the page cache.
+func roomFor(buf []byte, n int) []byte {
+	want := int(blocks(int64(len(buf) + n)))
+	if cap(buf) >= want {
+		return buf
+	}
+	room := make([]byte, max(want, 2*cap(buf))+ringBlock)
+	skip := ringBlock - int(uintptr(unsafe.Pointer(unsafe.SliceData(room)))%ringBlock)
+	return append(room[skip:skip:len(room)], buf...)
+}
+
+// lane opens the file of a lane where it is not open yet.
+func (r *ring) lane(fsys durable.FS, path string, lane int) error {
+	if r.files[lane] != nil {
+		return nil
+	}
+	f, err := openRing(fsys, path)
+	if err == nil {
+		r.files[lane] = f
+	}
+	return err
+}
+
+// openRing opens the ring's file for writes around the page cache, which save a
+// copy and a part of the wait, or where the file system has none, for others.
+func openRing(fsys durable.FS, path string) (durable.File, error) {
+	f, err := fsys.OpenFile(path, os.O_RDWR|durable.Direct, 0)
+	if errors.Is(err, syscall.EINVAL) {
+		return fsys.OpenFile(path, os.O_RDWR, 0)
+	}
+	return f, err
+}
+
+func (r *ring) close() error {
+	var errs []error
+	for _, f := range r.files {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // frame is a batch as the ring has it.
@@ -98,41 +172,41 @@ type frame struct {
 }
 
 // parseFrame reads the frame at the beginning of b.
-func parseFrame(b []byte) (f frame, rest []byte, ok bool) {
+func parseFrame(b []byte) (f frame, ok bool) {
 	if len(b) < frameHead || string(b[:8]) != ringMagic {
-		return f, nil, false
+		return f, false
 	}
 	length := binary.BigEndian.Uint64(b[32:])
 	if length == 0 || length > uint64(len(b)-frameHead) {
-		return f, nil, false
+		return f, false
 	}
 	f.batch = b[frameHead : frameHead+length]
 	sum := crc32.Update(crc32.Checksum(b[:40], castagnoli), castagnoli, f.batch)
 	if sum != binary.BigEndian.Uint32(b[40:]) {
-		return f, nil, false
+		return f, false
 	}
 	f.seq = binary.BigEndian.Uint64(b[8:])
 	f.first, f.offset = int64(binary.BigEndian.Uint64(b[16:])), int64(binary.BigEndian.Uint64(b[24:]))
 	if f.first < 0 || f.offset < 0 || f.batch[length-1] != '\n' {
-		return f, nil, false
+		return f, false
 	}
-	return f, b[frameHead+length:], true
+	return f, true
 }
 
 // parseRing gives the frames of a ring's content in the order in which they
 // were written. What is behind the last frame of a half is of an earlier round.
 func parseRing(b []byte) []frame {
 	var frames []frame
-	half := len(b) / 2
-	for _, part := range [][]byte{b[:half], b[half:]} {
+	half := halfRing(int64(len(b)))
+	for _, part := range [][]byte{b[:half], b[half : 2*half]} {
 		last := uint64(0)
 		for {
-			f, rest, ok := parseFrame(part)
+			f, ok := parseFrame(part)
 			if !ok || last != 0 && f.seq != last+1 {
 				break
 			}
 			frames = append(frames, f)
-			part, last = rest, f.seq
+			part, last = part[min(frameSize(len(f.batch)), int64(len(part))):], f.seq
 		}
 	}
 	slices.SortStableFunc(frames, func(a, b frame) int {
@@ -144,6 +218,12 @@ func parseRing(b []byte) []frame {
 		}
 		return 0
 	})
+	// A batch is acknowledged after all before it: what follows a gap never was.
+	for i := 1; i < len(frames); i++ {
+		if frames[i].seq != frames[i-1].seq+1 {
+			return frames[:i]
+		}
+	}
 	return frames
 }
 
@@ -161,7 +241,7 @@ func (j *Journal) Quicken() {
 		return
 	}
 	f, err := j.makeRing()
-	j.commit.Lock()
+	j.exclusive()
 	defer j.commit.Unlock()
 	j.mu.Lock()
 	useless := err != nil || j.stopped != nil || j.closed
@@ -172,7 +252,7 @@ func (j *Journal) Quicken() {
 		}
 		return
 	}
-	j.ring = &ring{file: f, half: j.opts.Ring / 2}
+	j.ring = &ring{files: [lanes]durable.File{f}, half: halfRing(j.opts.Ring)}
 }
 
 func (j *Journal) ringPath() string { return filepath.Join(j.opts.Dir, ringFile) }
@@ -199,8 +279,18 @@ func (j *Journal) makeRing() (f durable.File, err error) {
 	if err == nil {
 		err = fsys.SyncDir(j.opts.Dir)
 	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		f, err = openRing(fsys, j.ringPath())
+	}
+	if err == nil { // a device with larger blocks says so now
+		_, err = f.WriteAt(roomFor(nil, ringBlock)[:ringBlock], 0)
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close(), fsys.Remove(j.ringPath()))
+		return nil, errors.Join(err, fsys.Remove(j.ringPath()))
 	}
 	return f, nil
 }
@@ -211,7 +301,7 @@ func (j *Journal) dropRing() error {
 	if j.ring == nil {
 		return nil
 	}
-	err := errors.Join(j.ring.file.Close(), j.opts.FS.Remove(j.ringPath()))
+	err := errors.Join(j.ring.close(), j.opts.FS.Remove(j.ringPath()))
 	j.ring = nil
 	j.mu.Lock()
 	j.ringDue = j.commits + ringAfter
@@ -219,25 +309,22 @@ func (j *Journal) dropRing() error {
 	return err
 }
 
-// putRing makes a batch durable in the ring, which was written to the segment
-// at offset. It reports false where the segment has to be synced instead.
-func (j *Journal) putRing(offset int64, batch []byte) (bool, error) {
+// placeRing takes a place in the ring for a batch that was written to the
+// segment at offset. It reports false where the segment has to be synced instead.
+func (j *Journal) placeRing(lane int, offset int64, batch int) (s slot, turned, ok bool) {
 	r := j.ring
-	if r == nil || j.opts.Mode != Durable || !r.fits(len(batch)) {
-		return false, nil
+	if r == nil || j.opts.Mode != Durable || !r.fits(batch) {
+		return s, false, false
 	}
-	side, turns := r.turns(len(batch))
+	side, turns := r.turns(batch)
 	if turns && r.ends[side] > j.offset-j.unsynced.Load() {
 		// Everything, this batch too, and the next one begins the half.
-		return false, nil
+		return s, false, false
 	}
-	if err := r.put(j.first, offset, batch); err != nil {
-		return false, j.stop(fmt.Errorf("ring: %w", err))
+	if r.lane(j.opts.FS, j.ringPath(), lane) != nil {
+		return s, false, false
 	}
-	if turns && j.opts.Due != nil {
-		j.opts.Due()
-	}
-	return true, nil
+	return r.place(lane, j.first, offset, batch), turns, true
 }
 
 // RestoreRing writes the batches of a ring that a crash left into the open

@@ -25,7 +25,7 @@ import (
 //
 // An error leaves the open segment as it was, unless the journal has stopped.
 func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, error) {
-	j.commit.Lock()
+	j.exclusive()
 	defer j.commit.Unlock()
 	resume := j.pause()
 	defer resume()
@@ -34,7 +34,7 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 		j.mu.Unlock()
 		return Segment{}, err
 	}
-	s := Segment{First: j.first, Count: j.next - j.first, Bytes: j.size}
+	s := Segment{First: j.first, Count: j.next - j.first, Bytes: j.size.Load()}
 	j.mu.Unlock()
 	s.File = segmentName(s.First) + plainSuffix
 	if s.Count == 0 {
@@ -79,7 +79,7 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	j.next++
 	j.accepted++
 	j.synced = j.next
-	j.size = j.offset
+	j.size.Store(j.offset)
 	j.offsets = append(j.offsets[:0:0], 0)
 	j.segments = append(slices.Clip(j.segments), s)
 	j.mu.Unlock()
@@ -98,7 +98,7 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 func (j *Journal) pause() (resume func()) {
 	for {
 		j.mu.Lock()
-		if len(j.cur.buf) == 0 {
+		if len(j.cur.digests) == 0 {
 			break
 		}
 		j.mu.Unlock()

@@ -1,0 +1,297 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+)
+
+const (
+	// gatherPart is the part of a commit's time after which no more callers are
+	// waited for when none came in it, and gatherMost how many times as long as
+	// a commit the whole wait may take. A half and an eighth, once and four
+	// times gave no larger batches.
+	gatherPart = 4
+	gatherMost = 2
+	// manyCallers is from how many callers on the two lanes of the ring are
+	// used: with fewer a sync of its own for each half costs more than it gives.
+	manyCallers = 16
+)
+
+// flight is a batch that is written to the open segment and on its way to where
+// it is durable.
+type flight struct {
+	*batch
+	ticket int64 // its place in the order of commits
+	start  time.Time
+	slot   slot // of the ring; without a file it needs none
+	turned bool // it began a half of the ring
+	synced bool // with all before it in the segment
+}
+
+// exclusive takes the commit lock and waits for what is on its way.
+func (j *Journal) exclusive() {
+	j.commit.Lock()
+	j.mu.Lock()
+	j.awaitLocked(0)
+	j.mu.Unlock()
+}
+
+// awaitLocked waits until at most n batches are on their way; commit and mu are
+// held.
+func (j *Journal) awaitLocked(n int64) {
+	for j.begun-j.commits > n {
+		j.turn.Wait()
+	}
+}
+
+// lead commits the current batch and sees to it that somebody leads the next.
+// The caller has set leading.
+func (j *Journal) lead() {
+	j.commit.Lock()
+	j.gather()
+	f := j.begin()
+	j.mu.Lock()
+	more := len(j.cur.digests) > 0
+	if !more {
+		j.leading = false
+		j.idle.Broadcast()
+	}
+	j.mu.Unlock()
+	j.commit.Unlock()
+	if more {
+		go j.lead()
+	}
+	if f != nil { // a seal was faster
+		j.finish(f)
+	}
+}
+
+// gather waits for a lane, and then lets those whom a batch before has woken, and
+// who are about to come again, come into this one: as long as they come, and
+// within bounds. A sync costs as much processor time as the encoding of fifty
+// entries, so that where the processors are the limit large batches are what is
+// fast. Many callers make two halves: while one is on its way the other encodes.
+func (j *Journal) gather() {
+	j.mu.Lock()
+	all := j.woken + j.cur.callers + j.flying
+	many := all >= manyCallers && j.ring != nil
+	if many {
+		j.awaitLocked(lanes - 1)
+	} else {
+		j.awaitLocked(0)
+	}
+	target := j.cur.callers + j.woken
+	if many {
+		target = min(target, (all+lanes-1)/lanes)
+	}
+	took := j.took
+	if j.cur.callers >= target {
+		j.mu.Unlock()
+		return
+	}
+	j.target = target
+	j.mu.Unlock()
+
+	if many {
+		j.sleep(took)
+	} else {
+		j.spin(took)
+	}
+	j.mu.Lock()
+	if j.target == 0 { // it is full: the word of it may still be there
+		select {
+		case <-j.full:
+		default:
+		}
+	} else { // who has not come is not waited for again
+		j.target, j.woken = 0, 0
+	}
+	j.mu.Unlock()
+}
+
+// sleep waits until the batch is full, took at most, and leaves the processor to
+// who fills it.
+func (j *Journal) sleep(took time.Duration) {
+	t := time.NewTimer(took)
+	defer t.Stop()
+	select {
+	case <-j.full:
+	case <-t.C:
+	}
+}
+
+// spin is sleep for a few callers, where timers are too coarse. It gives way to
+// other processes too, such as clients of the socket that are about to send.
+func (j *Journal) spin(took time.Duration) {
+	start, came := time.Now(), j.came.Load()
+	for last := start; ; {
+		select {
+		case <-j.full:
+			return
+		default:
+		}
+		runtime.Gosched()
+		yieldProcessor()
+		now := time.Now()
+		if n := j.came.Load(); n != came {
+			came, last = n, now
+		}
+		if now.Sub(last) > took/gatherPart || now.Sub(start) > gatherMost*took {
+			return
+		}
+	}
+}
+
+// commitCurrent commits the current batch, if there is one, and wakes who waits
+// for it; commit is held.
+func (j *Journal) commitCurrent() {
+	if f := j.begin(); f != nil {
+		j.finish(f)
+	}
+}
+
+// take makes the current batch one that is on its way.
+func (j *Journal) take() *flight {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.cur
+	if len(b.digests) == 0 {
+		return nil
+	}
+	if b.room != nil {
+		close(b.room)
+	}
+	j.cur = &batch{}
+	if n := len(j.spares); n > 0 {
+		j.cur.buf, j.cur.digests = j.spares[n-1].buf[:0], j.spares[n-1].digests[:0]
+		j.spares = j.spares[:n-1]
+	}
+	j.flying += b.callers
+	f := &flight{batch: b, ticket: j.begun, start: time.Now()}
+	j.begun++
+	return f
+}
+
+// begin takes the current batch and writes it to the open segment; commit is held.
+// It is nil where there is none. Its error is in the batch.
+func (j *Journal) begin() *flight {
+	f := j.take()
+	if f == nil {
+		return nil
+	}
+	for {
+		j.mu.Lock()
+		err, closed := j.stopped, j.closed
+		j.mu.Unlock()
+		if err == nil {
+			err = j.write(f)
+		}
+		f.err = err
+		if !errors.Is(err, ErrFull) || !f.given || closed {
+			return f
+		}
+		// Acknowledged lines wait for space. They had it reserved, so it takes
+		// a file system that breaks its word to get here.
+		select {
+		case <-time.After(retryFull):
+		case <-j.closing:
+		}
+	}
+}
+
+// write appends a batch to the open segment. In mode Durable it gets a place in
+// the ring, or else the segment is synced. Crash: the file ends in a prefix of the
+// batch, or in garbage as long as what was not synced, none of it acknowledged but
+// what the ring has.
+func (j *Journal) write(f *flight) error {
+	lines := f.lines()
+	if err := j.reserve(int64(len(lines))); err != nil {
+		return err
+	}
+	n, err := j.file.Write(lines)
+	if err == nil && n < len(lines) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		// Half a line must not stay before the next one (invariant 5).
+		if cut := j.file.Truncate(j.offset); cut != nil {
+			return j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
+		}
+		j.reserved = j.offset // truncation gave the space back
+		if isFull(err) {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return j.stop(fmt.Errorf("write: %w", err))
+	}
+	at := j.offset
+	j.offset += int64(len(lines))
+	unsynced := j.unsynced.Add(int64(len(lines)))
+	var ok bool
+	if f.slot, f.turned, ok = j.placeRing(int(f.ticket%lanes), at, len(lines)); ok {
+		return nil
+	}
+	// Invariant 1. Crash after this: the lines are there.
+	if j.opts.Mode == Durable || unsynced >= maxUnsynced {
+		f.synced = true
+		return j.sync()
+	}
+	return nil
+}
+
+// finish makes a batch durable in the ring, where it has a place there, and
+// acknowledges it after all before it.
+func (j *Journal) finish(f *flight) {
+	// Invariant 1. Crash after this: the lines are there.
+	if f.err == nil && f.slot.file != nil {
+		if err := f.slot.put(f.batch); err != nil {
+			f.err = j.stop(fmt.Errorf("ring: %w", err))
+		}
+	}
+	n := int64(len(f.digests))
+	j.mu.Lock()
+	for j.commits < f.ticket {
+		j.turn.Wait()
+	}
+	// The lines are what the disk has now: say so before anyone is woken.
+	b := f.batch
+	b.first = j.next
+	due := j.commits+1 == j.ringDue || f.turned
+	if b.err == nil {
+		b.err = j.broken
+	}
+	if b.err == nil {
+		j.rememberLocked(b.lines(), n)
+		if f.synced {
+			j.synced = j.next
+		}
+	} else {
+		j.accepted -= n
+		if f.slot.file != nil && j.broken == nil {
+			j.broken = b.err
+		}
+	}
+	j.mu.Unlock()
+	if b.err == nil && j.opts.Acknowledged != nil {
+		j.opts.Acknowledged(b.first, b.digests)
+	}
+	if due && j.opts.Due != nil {
+		j.opts.Due()
+	}
+	j.mu.Lock()
+	if cap(b.buf) <= 2*batchBytes && len(j.spares) < lanes { // a giant is left to the collector
+		j.spares = append(j.spares, batch{buf: b.buf, digests: b.digests})
+	}
+	b.buf, b.digests = nil, nil
+	j.commits++
+	j.flying -= b.callers
+	j.woken += b.callers
+	j.took = time.Since(f.start)
+	j.turn.Broadcast()
+	if b.done != nil {
+		close(b.done)
+	}
+	j.mu.Unlock()
+}
