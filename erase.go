@@ -32,6 +32,10 @@ type EraseOptions struct {
 	// DryRun looks at what would be erased and does nothing. That somebody looked is
 	// recorded.
 	DryRun bool `json:"dry_run,omitempty"`
+	// Schedule has the erasure wait for the end of what stands against it: it is
+	// recorded, and carried out then (Erasure.Scheduled). Where nothing does, the data
+	// is erased at once.
+	Schedule bool `json:"schedule,omitempty"`
 	// Traces are traces of the person's entries whose text with no declared subject
 	// goes too, by id; "*" is all of them.
 	Traces []string `json:"traces,omitempty"`
@@ -67,6 +71,8 @@ type Erasure struct {
 	Kept KeptEntries `json:"kept"`
 	// Blocked is why nothing may be erased now; empty where something may.
 	Blocked []Blocked `json:"blocked"`
+	// Scheduled is the erasure that waits, where it was asked for or is there already.
+	Scheduled *ScheduledErasure `json:"scheduled,omitempty"`
 	// Index and EventID are of the trail's entry about it.
 	Index   *int64 `json:"index,omitempty"`
 	EventID string `json:"event_id,omitempty"`
@@ -130,7 +136,7 @@ type erasing struct {
 //
 // Where another process holds the trail, it erases; the user must be the holder's own
 // or root. Errors: ErrHeld where a duty or a hold stands against it (the Erasure says
-// which), ErrNotFound where the trail knows nobody of that name, ErrNotSealed where it
+// which) and EraseOptions.Schedule does not have it wait, ErrNotFound where the trail knows nobody of that name, ErrNotSealed where it
 // seals nothing.
 func (t *Trail) EraseUser(ctx context.Context, user string, opts *EraseOptions) (*Erasure, error) {
 	if err := t.authorizeAll(ctx, "EraseUser"); err != nil {
@@ -190,8 +196,11 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	if err != nil {
 		return nil, err
 	}
-	plan, err := t.planErasure(ctx, who, o.Traces)
+	plan, err := t.planErasure(ctx, who, o.Traces, false)
 	if err != nil {
+		return nil, err
+	}
+	if plan.out.Scheduled, err = t.scheduledFor(ctx, plan); err != nil {
 		return nil, err
 	}
 	switch {
@@ -201,15 +210,33 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 		return &plan.out, t.noteErase(ctx, "erase_dry_run", user)
 	case len(plan.targets) == 0:
 		return &plan.out, fmt.Errorf("%w: this user's data is erased, or was never sealed; what is left is kept", ErrNotFound)
+	case len(plan.out.Blocked) > 0 && o.Schedule:
+		if plan.out.Scheduled, err = t.schedule(ctx, plan, user, o); err != nil {
+			return nil, err
+		}
+		return &plan.out, nil
 	case len(plan.out.Blocked) > 0:
-		return &plan.out, errors.Join(plan.refusal(), t.noteErase(ctx, "erase_refused", user))
+		refusal := advice.For(plan.refusal(), "--schedule (EraseOptions.Schedule) has it wait for the end of that")
+		return &plan.out, errors.Join(refusal, t.noteErase(ctx, "erase_refused", user))
 	}
-	if err := t.mayPutCertificate(o.Certificate); err != nil {
+	if err := t.mayErase(o); err != nil {
 		return nil, err
 	}
-	if t.keys.sign.Load().lifecycle == nil { // before anything begins
-		return nil, errNoLifecycleKey
+	return t.destroySubjects(ctx, plan, user, o, "")
+}
+
+// mayErase tells, before anything begins, what an erasure would fail for.
+func (t *Trail) mayErase(o EraseOptions) error {
+	if t.keys.sign.Load().lifecycle == nil {
+		return errNoLifecycleKey
 	}
+	return t.mayPutCertificate(o.Certificate)
+}
+
+// destroySubjects destroys the keys of a plan; erasing.one is held. scheduled is the
+// id that the erasure waited under, "" for one that did not.
+func (t *Trail) destroySubjects(ctx context.Context, plan *erasurePlan, user string, o EraseOptions, scheduled string) (*Erasure, error) {
+	enc, who := t.enc.Load(), plan.who
 	salt := make([]byte, seal.CommitmentSalt)
 	_, _ = rand.Read(salt) // never fails
 	begun := keys.Erasing{
@@ -222,13 +249,13 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	// trail's own: their lock comes second.
 	t.erasing.events.Lock()
 	t.erasing.own.Lock()
-	begun, err = enc.store.Begin(begun, who.is)
+	begun, err := enc.store.Begin(begun, who.is)
 	t.erasing.own.Unlock()
 	t.erasing.events.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if err := t.recordErasure(ctx, plan, begun, salt, user, o); err != nil {
+	if err := t.recordErasure(ctx, plan, begun, salt, user, o, scheduled); err != nil {
 		// Whether it is in the trail is for finishPending to see, here the next time
 		// or at the next opening.
 		return &plan.out, err
@@ -238,13 +265,13 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	if err != nil {
 		return &plan.out, fmt.Errorf("it is recorded, and the next opening completes it: %w", err)
 	}
-	plan.out.Done, plan.out.Certificate = true, certificate
+	plan.out.Done, plan.out.Certificate, plan.out.Scheduled = true, certificate, nil
 	return &plan.out, nil
 }
 
 // recordErasure looks once more, now that nothing is added, and does step 2: the
 // entry, and a checkpoint over it.
-func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys.Erasing, salt []byte, user string, o EraseOptions) error {
+func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys.Erasing, salt []byte, user string, o EraseOptions, scheduled string) error {
 	enc := t.enc.Load()
 	if err := t.journal.Flush(ctx); err != nil {
 		return errors.Join(explainJournal(err), enc.store.End())
@@ -284,19 +311,14 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 		"epoch": map[string]any{"from": begun.Epoch, "to": begun.Epoch + 1}, "commitment": seal.Commitment(salt, user),
 		"complete_after": complete, "size": before.Size, "root": hex.EncodeToString(before.Root[:]), "reason": reason, "kept": plan.out.Kept,
 	}
-	r, err := t.recordOwnReceipt(context.WithoutCancel(ctx), ownEntry{
-		eventType: "AUDIT_ERASURE", action: "subject_erased", signed: true, id: begun.EventID, outputs: outputs, policy: `{"sealed":["/outputs/reason"]}`,
-		metadata: ownMetadata(ctx),
+	if scheduled != "" {
+		outputs["schedule"] = scheduled
+	}
+	t.life.mu.Lock() // it ends what was scheduled for these subjects
+	r, err := t.recordLife(ctx, ownEntry{
+		eventType: "AUDIT_ERASURE", action: "subject_erased", id: begun.EventID, outputs: outputs, policy: `{"sealed":["/outputs/reason"]}`,
 	})
-	if err == nil {
-		err = explainJournal(t.journal.Flush(context.WithoutCancel(ctx)))
-	}
-	if err == nil {
-		err = t.signer.sign()
-	}
-	if err == nil && t.signer.latest.Load().Size <= r.Index {
-		err = errors.New("no checkpoint covers the entry")
-	}
+	t.life.mu.Unlock()
 	plan.out.Index, plan.out.EventID = &r.Index, begun.EventID
 	return err
 }
@@ -404,6 +426,21 @@ func (t *Trail) finishInterrupted(ctx context.Context) error {
 		return err
 	}
 	return t.finishPending(ctx)
+}
+
+// scheduledFor is the erasure that waits for the subjects of a plan, nil for none.
+func (t *Trail) scheduledFor(ctx context.Context, plan *erasurePlan) (*ScheduledErasure, error) {
+	state, err := t.lifeNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range state.Scheduled {
+		if _, ok := plan.targets[s.Subject]; ok {
+			out := t.scheduled(s, state.Holds)
+			return &out, nil
+		}
+	}
+	return nil, nil
 }
 
 // noteErase records that somebody looked at what an erasure would cover.

@@ -148,7 +148,7 @@ func TestInterruptedErasureIsGoneOnWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := trail.planErasure(ctx, who, nil)
+	plan, err := trail.planErasure(ctx, who, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestInterruptedErasureIsGoneOnWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := trail.recordErasure(ctx, plan, begun, salt, "mia", EraseOptions{Reason: "x"}); err != nil {
+	if err := trail.recordErasure(ctx, plan, begun, salt, "mia", EraseOptions{Reason: "x"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := trail.EraseUser(ctx, "noah", &EraseOptions{Reason: "y"}); err != nil {

@@ -87,8 +87,9 @@ type erasurePlan struct {
 	out     Erasure
 }
 
-// planErasure looks at all lines for what is a person's.
-func (t *Trail) planErasure(ctx context.Context, who *names, traces []string) (*erasurePlan, error) {
+// planErasure looks at all lines for what is a person's. later says that it was asked
+// for some time ago: entries of the traces may have been pruned since.
+func (t *Trail) planErasure(ctx context.Context, who *names, traces []string, later bool) (*erasurePlan, error) {
 	store := t.enc.Load().store
 	found, err := store.Find(who.is)
 	if err != nil {
@@ -109,7 +110,7 @@ func (t *Trail) planErasure(ctx context.Context, who *names, traces []string) (*
 	}
 	asked := func(id string) bool { return slices.Contains(traces, "*") || slices.Contains(traces, id) }
 	for _, id := range traces {
-		if id != "*" && !p.traces[id] {
+		if id != "*" && !p.traces[id] && !later {
 			return nil, fmt.Errorf("trace %w: none of the person's entries is of it", ErrNotFound)
 		}
 	}

@@ -262,6 +262,9 @@ func (t *Trail) liftHold(ctx context.Context, l lifting) (lifted, error) {
 		policy = `{"sealed":["/outputs/reason"]}`
 	}
 	r, err := t.recordLife(ctx, ownEntry{eventType: "AUDIT_HOLD", action: "hold_lifted", id: eventID, policy: policy, outputs: map[string]any{"hold": l.Hold, "reason": why}})
+	if err == nil {
+		t.rotation.soon() // an erasure may have waited for it
+	}
 	return lifted{r.Index}, err
 }
 

@@ -61,6 +61,9 @@ type Info struct {
 	// Encryption is "Enabled" (whole lines), "Fields" (those with a person's data)
 	// or "Disabled".
 	Encryption string `json:"encryption"`
+	// ScheduledErasures is how many erasures wait for the end of what stands against
+	// them.
+	ScheduledErasures int `json:"scheduled_erasures,omitempty"`
 	// Erasure says what erasing a person's data would reach here.
 	Erasure       string `json:"erasure"`
 	AccessControl string `json:"access_control"`
@@ -129,6 +132,7 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	}
 	if state, err := t.lifeNow(ctx); err == nil {
 		i.Retention = retentionOf(state.Terms)
+		i.ScheduledErasures = len(state.Scheduled)
 		i.RetentionDays = i.Retention.Days
 		for _, g := range state.Gaps {
 			i.Pruned += g.Count

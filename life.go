@@ -259,6 +259,9 @@ func (t *Trail) restatement(state *lifecycle.State, outputs map[string]any) map[
 		holds = append(holds, map[string]any{"hold": h.ID, "index": h.Index, "ranges": orEmpty(h.Ranges), "open": h.Open})
 	}
 	outputs["gaps"], outputs["holds"], outputs["erased"] = orEmpty(state.Gaps), holds, orEmpty(state.ErasedBefore)
+	if len(state.Scheduled) > 0 {
+		outputs["scheduled"] = state.Scheduled
+	}
 	outputs["keys"], outputs["policy"], outputs["lifecycle_vkey"] = t.keyHistory(), state.Terms, t.ids().LifecycleVKey
 	return outputs
 }

@@ -462,5 +462,5 @@ func (t *Trail) clockAgrees() (anchor map[string]any, err error) {
 		}
 	}
 	return nil, advice.For(fmt.Errorf("%w: it says %s, and the newest entry from before is of %s", ErrClock, formatTime(now), formatTime(t.life.last)),
-		"where the clock is right, a day later the trail's own entries agree with it; nothing was pruned")
+		"where the clock is right, a day later the trail's own entries agree with it; nothing was deleted")
 }

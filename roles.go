@@ -90,7 +90,7 @@ var operations = map[string]access.Permission{
 	"AuditEntries": access.Read, "ExportComplianceReport": access.Read,
 
 	"ExportUser": access.Export, "ExportUserData": access.Export, "Disclose": access.Export, "SealedFields": access.Export,
-	"EraseUser": access.Erase,
+	"EraseUser": access.Erase, "ScheduledErasures": access.Erase, "CancelErasure": access.Erase, "EraseDue": access.Erase,
 	"RotateKEK": access.Keys, "RotateDEK": access.Keys, "RotateSigningKey": access.Keys, "RetireSigningKey": access.Keys, "BackupKeys": access.Keys,
 	"SetRetention": access.Manage, "Prune": access.Manage, "AddHold": access.Manage, "LiftHold": access.Manage, "Archive": access.Manage,
 	"Rotate": access.Manage,

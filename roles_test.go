@@ -95,17 +95,20 @@ func calls(t *testing.T, trail *Trail) map[string]func(ctx context.Context) erro
 			_, err := trail.EraseUser(ctx, "mia", &EraseOptions{DryRun: true})
 			return err
 		},
-		"RotateKEK":        func(ctx context.Context) error { return trail.RotateKEK(ctx) },
-		"RotateDEK":        func(ctx context.Context) error { return trail.RotateDEK(ctx) },
-		"RotateSigningKey": func(ctx context.Context) error { return trail.RotateSigningKey(ctx, false) },
-		"RetireSigningKey": func(ctx context.Context) error { return trail.RetireSigningKey(ctx) },
-		"BackupKeys":       func(ctx context.Context) error { _, err := trail.BackupKeys(ctx, file, 0); return err },
-		"SetRetention":     func(ctx context.Context) error { return trail.SetRetention(ctx, -1, false) },
-		"Prune":            func(ctx context.Context) error { _, err := trail.Prune(ctx, &PruneOptions{DryRun: true}); return err },
-		"AddHold":          func(ctx context.Context) error { _, err := trail.AddHold(ctx, HoldRequest{}); return err },
-		"LiftHold":         func(ctx context.Context) error { return trail.LiftHold(ctx, "none", "x") },
-		"Archive":          func(ctx context.Context) error { _, err := trail.Archive(ctx, nil, nil); return err },
-		"Rotate":           func(ctx context.Context) error { _, err := trail.Rotate(ctx); return err },
+		"ScheduledErasures": func(ctx context.Context) error { _, err := trail.ScheduledErasures(ctx); return err },
+		"CancelErasure":     func(ctx context.Context) error { return trail.CancelErasure(ctx, "none", "x") },
+		"EraseDue":          func(ctx context.Context) error { _, err := trail.EraseDue(ctx); return err },
+		"RotateKEK":         func(ctx context.Context) error { return trail.RotateKEK(ctx) },
+		"RotateDEK":         func(ctx context.Context) error { return trail.RotateDEK(ctx) },
+		"RotateSigningKey":  func(ctx context.Context) error { return trail.RotateSigningKey(ctx, false) },
+		"RetireSigningKey":  func(ctx context.Context) error { return trail.RetireSigningKey(ctx) },
+		"BackupKeys":        func(ctx context.Context) error { _, err := trail.BackupKeys(ctx, file, 0); return err },
+		"SetRetention":      func(ctx context.Context) error { return trail.SetRetention(ctx, -1, false) },
+		"Prune":             func(ctx context.Context) error { _, err := trail.Prune(ctx, &PruneOptions{DryRun: true}); return err },
+		"AddHold":           func(ctx context.Context) error { _, err := trail.AddHold(ctx, HoldRequest{}); return err },
+		"LiftHold":          func(ctx context.Context) error { return trail.LiftHold(ctx, "none", "x") },
+		"Archive":           func(ctx context.Context) error { _, err := trail.Archive(ctx, nil, nil); return err },
+		"Rotate":            func(ctx context.Context) error { _, err := trail.Rotate(ctx); return err },
 	}
 }
 
@@ -243,12 +246,13 @@ func TestRolesOfTheSystemsUsers(t *testing.T) {
 	}
 	for name, call := range map[string]func(context.Context, socket.Peer, json.RawMessage) ([]byte, error){
 		"prunes": shared.Prune, "rotates": shared.Rotate, "adds a hold": shared.AddHold, "lifts a hold": shared.LiftHold, "sets the period": shared.SetRetention,
+		"erases what is due": shared.EraseDue, "cancels an erasure": shared.CancelErasure,
 	} {
 		if _, err := call(ctx, peer, []byte(`{}`)); !isDenied(err) {
 			t.Errorf("a peer without a role %s: %v", name, err)
 		}
 	}
-	rules := map[string]string{"Prune": "Prune", "Rotate": "Rotate", "AddHold": "AddHold", "LiftHold": "LiftHold", "SetRetention": "SetRetention", "Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser"}
+	rules := map[string]string{"Prune": "Prune", "Rotate": "Rotate", "AddHold": "AddHold", "LiftHold": "LiftHold", "SetRetention": "SetRetention", "Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser", "EraseDue": "EraseDue", "CancelErasure": "CancelErasure"}
 	of := reflect.TypeFor[socket.Holder]()
 	for i := range of.NumMethod() {
 		if _, ok := operations[rules[of.Method(i).Name]]; !ok {

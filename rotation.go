@@ -44,9 +44,13 @@ func periodAfter(interval string, t time.Time) time.Time {
 // longestSleep bounds how long the clock is not looked at, which may be set.
 const longestSleep = time.Minute
 
+// stays is after how long a process does what may take long.
+const stays = time.Second
+
 // rotation seals and prunes when their time has come, in the background.
 type rotation struct {
 	stopped chan struct{}
+	wake    chan struct{} // something may be due before its time
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -56,9 +60,10 @@ type rotation struct {
 }
 
 // start seals the open segment when its period is over, also when nothing is
-// recorded, and prunes once a day. It begins with what an earlier process left.
+// recorded, carries out erasures that were scheduled, and prunes once a day. It begins
+// with what an earlier process left.
 func (r *rotation) start(t *Trail) {
-	r.stopped = make(chan struct{})
+	r.stopped, r.wake = make(chan struct{}), make(chan struct{}, 1)
 	r.wg.Go(func() { r.run(t) })
 }
 
@@ -70,24 +75,51 @@ func (r *rotation) stop() {
 	}
 }
 
+// soon has it look now.
+func (r *rotation) soon() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it will, or there is nobody who does
+	}
+}
+
 func (r *rotation) run(t *Trail) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-r.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	// A process that is there for a moment leaves pruning to those that stay.
-	prune := time.Now().Add(longestSleep)
+	// A process that is there for a moment leaves erasing and pruning to those that
+	// stay.
+	erase, prune := time.Now().Add(stays), time.Now().Add(longestSleep)
 	for {
+		woken := false
 		select {
 		case <-r.stopped:
 			return
 		case <-timer.C:
+		case <-r.wake:
+			woken = true
 		}
 		now := t.clock.source()
 		t.rotateIfDue(now)
+		sleep := longestSleep
+		if wait := time.Until(erase); woken || wait <= 0 {
+			t.eraseByItself(ctx)
+		} else {
+			sleep = wait
+		}
 		if !time.Now().Before(prune) {
 			prune = time.Now().Add(24 * time.Hour)
 			t.pruneByItself()
 		}
-		timer.Reset(min(periodAfter(RotateDaily, now).Sub(now), longestSleep))
+		timer.Reset(min(periodAfter(RotateDaily, now).Sub(now), sleep))
 	}
 }
 

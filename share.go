@@ -295,6 +295,14 @@ func (s sharedTrail) LiftHold(ctx context.Context, by socket.Peer, text json.Raw
 	return forPeer(ctx, s, by, "LiftHold", text, s.t.liftHold)
 }
 
+func (s sharedTrail) EraseDue(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "EraseDue", text, s.t.eraseDue)
+}
+
+func (s sharedTrail) CancelErasure(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
+	return forPeer(ctx, s, by, "CancelErasure", text, s.t.cancelErasure)
+}
+
 func (s sharedTrail) SetRetention(ctx context.Context, by socket.Peer, text json.RawMessage) ([]byte, error) {
 	return forPeer(ctx, s, by, "SetRetention", text, s.t.setRetention)
 }

@@ -51,6 +51,7 @@ type Trail struct {
 	enc            atomic.Pointer[encryption] // nil for a writer of a trail that seals nothing
 	said           said
 	erasing        erasing
+	schedules      schedules
 	dekChanges     struct {
 		mu  sync.Mutex
 		all []dekChange

@@ -17,10 +17,11 @@ import (
 
 func (a *app) eraseUserCommand() *cobra.Command {
 	var o audit.EraseOptions
+	var w waitingErasures
 	var yes bool
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
-		Use:   "erase-user USER --reason TEXT",
+		Use:   "erase-user USER --reason TEXT | --list | --due | --cancel ID",
 		Short: "Make a person's data unreadable, for good",
 		Long: `Destroys the keys under which a person's fields are sealed (GDPR Art. 17), and
 removes whose the person's pseudonym is. Entries stay, say that they are erased,
@@ -30,7 +31,10 @@ patient's, say) is called; TYPE/ID names a resource of one type.
 It shows first what it covers, which other subjects lose fields that they share,
 and what is kept: accesses to other people's records in which the person was the
 actor. --dry-run shows it and does nothing. Where a legal hold or a duty that the
-policy declares stands against it, nothing is erased, and the exit code is 5.
+policy declares stands against it, nothing is erased, and the exit code is 5;
+with --schedule the erasure waits for the end of that instead. The process that
+holds the trail (serve) carries it out then, or --due does, from a timer, say.
+--list shows what waits, --cancel takes one back.
 
 Text with no declared subject belongs to its trace: --trace ID erases it too, for
 a trace of the person's entries, --trace '*' for all of them.
@@ -40,8 +44,14 @@ erasure-TIME.json here); check-proof checks it. What remains after an
 erasure, and what it means for copies, is in docs/erasure.md.`,
 		Example: `  kaizen-audit erase-user user123 --dry-run
   kaizen-audit erase-user user123 --reason "request of 2026-05-04" --certificate user123.json
-  kaizen-audit erase-user patient/P12345 --reason "case 17" --yes`,
-		Args: func(_ *cobra.Command, args []string) error {
+  kaizen-audit erase-user patient/P12345 --reason "case 17" --yes
+  kaizen-audit erase-user user123 --reason "request of 2026-05-04" --schedule --yes
+  kaizen-audit erase-user --list
+  kaizen-audit erase-user --due`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if w.asked() {
+				return w.check(cmd, args, o.Reason)
+			}
 			switch {
 			case len(args) != 1 || args[0] == "":
 				return usagef("one user is needed")
@@ -55,6 +65,9 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if w.asked() {
+				return a.runWaiting(cmd, &w, o.Reason, format.value)
+			}
 			if !o.DryRun && o.Certificate == "" {
 				o.Certificate = time.Now().UTC().Format("erasure-20060102T150405Z.json")
 			}
@@ -77,7 +90,7 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 				if err := a.sayErasure(plan); err != nil {
 					return err
 				}
-				if len(plan.Blocked) == 0 {
+				if len(plan.Blocked) == 0 || o.Schedule {
 					if err := a.confirmErasure(cmd.Context()); err != nil {
 						return err
 					}
@@ -93,6 +106,9 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 				return printJSON(a.stdout, e)
 			case o.DryRun:
 				return a.sayErasure(e)
+			case e.Scheduled != nil:
+				s := e.Scheduled
+				return facts(a.stdout, [2]string{"Scheduled", s.ID}, [2]string{"Carried out", whenText(*s)}, [2]string{"Entry", fmt.Sprint(s.Index)}, [2]string{"Certificate", s.Certificate})
 			}
 			return facts(a.stdout, [2]string{"Erased", fmt.Sprintf("%s in %s", plural(e.Fields, "field", "fields"), plural(e.Entries, "entry", "entries"))},
 				[2]string{"Kept", plural(e.Kept.Entries, "entry", "entries")}, [2]string{"Entry", fmt.Sprint(*e.Index)}, [2]string{"Certificate", o.Certificate})
@@ -101,6 +117,10 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 	f := cmd.Flags()
 	f.StringVar(&o.Reason, "reason", "", "why, in your words; kept sealed in the trail's entry about it")
 	f.BoolVar(&o.DryRun, "dry-run", false, "show what would be erased, and do nothing")
+	f.BoolVar(&o.Schedule, "schedule", false, "where a hold or a duty stands against it, let it wait for the end of that")
+	f.BoolVar(&w.list, "list", false, "list the erasures that wait")
+	f.BoolVar(&w.due, "due", false, "carry out the erasures that waited and that nothing stands against any more")
+	f.StringVar(&w.cancel, "cancel", "", "take back the erasure that waits under this `ID`")
 	f.BoolVar(&yes, "yes", false, "don't ask")
 	f.StringArrayVar(&o.Traces, "trace", nil, "also erase the text with no declared subject of this trace, '*' for all of the person's (repeatable)")
 	f.StringVar(&o.Certificate, "certificate", "", "write the certificate to this file")
@@ -158,6 +178,9 @@ func (a *app) sayErasure(e *audit.Erasure) error {
 			text += ", until " + b.Until.UTC().Format(time.RFC3339)
 		}
 		rows = append(rows, [2]string{"Stands against it", text})
+	}
+	if s := e.Scheduled; s != nil {
+		rows = append(rows, [2]string{"Scheduled", fmt.Sprintf("%s, %s", s.ID, whenText(*s))})
 	}
 	return facts(a.stdout, rows...)
 }

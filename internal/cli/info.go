@@ -85,6 +85,10 @@ what is there was changed only verify tells.`,
 			if s := i.Archive; s != nil {
 				archived = fmt.Sprintf("%s of %d at %s; on this disk only: %s", plural(s.Lines, "entry", "entries"), i.Entries, s.To, exposure(s))
 			}
+			waiting := ""
+			if i.ScheduledErasures > 0 {
+				waiting = fmt.Sprintf("%d: kaizen-audit erase-user --list", i.ScheduledErasures)
+			}
 			pruned := ""
 			if i.Pruned > 0 {
 				pruned = plural(i.Pruned, "entry", "entries")
@@ -103,7 +107,7 @@ what is there was changed only verify tells.`,
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
 				[2]string{"Archive", archived}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned},
-				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Access control", i.AccessControl})
+				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Erasures scheduled", waiting}, [2]string{"Access control", i.AccessControl})
 		},
 	}
 	addFormat(cmd, format)

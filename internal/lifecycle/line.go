@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -290,6 +291,46 @@ type Pruned struct {
 type Erased struct {
 	Index   int64
 	Handles []string
+}
+
+// Scheduled is an erasure that waits for what stands against it (§7.9). Its JSON form
+// is that of the restatement.
+type Scheduled struct {
+	ID    string `json:"schedule"` // the event_id of its entry
+	Index int64  `json:"index"`    // of its entry
+	At    string `json:"at"`       // when it was asked for
+	By    string `json:"by"`       // the principal who did
+	// Subject is the handle whose key seals Request: once it is erased, nothing is
+	// scheduled any more. Handles are all that were found then.
+	Subject string   `json:"subject"`
+	Handles []string `json:"handles"`
+	Request string   `json:"request"` // an envelope, of pointer /outputs/request in the entry ID
+	// Blocked is what stood against it when it was last looked at.
+	Blocked []Blocking `json:"blocked"`
+}
+
+// Blocking is what stands against an erasure: a hold, by its id, or a duty, by its
+// basis, until it ends.
+type Blocking struct {
+	Kind    string  `json:"kind"`
+	Name    string  `json:"name"`
+	Entries int64   `json:"entries"`
+	Until   *string `json:"until"` // null: nobody knows
+}
+
+// Ready tells whether what stood against it has ended at a time, as far as holds in
+// force and the times that were told then say.
+func (s Scheduled) Ready(at time.Time, holds []HeldBy) bool {
+	for _, b := range s.Blocked {
+		if b.Until == nil {
+			if slices.ContainsFunc(holds, func(h HeldBy) bool { return h.ID == b.Name }) {
+				return false
+			}
+		} else if until, ok := parseTime(*b.Until); ok && until.After(at) {
+			return false
+		}
+	}
+	return true
 }
 
 // NotValid is a line that has the form of a lifecycle entry and says nothing.

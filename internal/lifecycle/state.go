@@ -46,6 +46,7 @@ type State struct {
 	Prunes        []Pruned
 	Erasures      []Erased
 	ErasedBefore  []ErasedHandle // those whose erasure was pruned
+	Scheduled     []Scheduled    // erasures that wait, in order
 	NotValid      []NotValid
 }
 
@@ -62,6 +63,7 @@ type restated struct {
 	LifecycleVKey string         `json:"lifecycle_vkey"`
 	Holds         []restatedHold `json:"holds"`
 	Erased        []ErasedHandle `json:"erased"`
+	Scheduled     []Scheduled    `json:"scheduled"`
 }
 
 type restatedHold struct {
@@ -209,6 +211,12 @@ func (r *replay) take(s *saying, adopted []Range) error {
 		apply, lifecycle = r.holdLifted, true
 	case Erasure + " subject_erased":
 		apply, lifecycle = r.erased, true
+	case Erasure + " erasure_scheduled":
+		apply, lifecycle = r.scheduled, true
+	case Erasure + " erasure_postponed":
+		apply, lifecycle = r.postponed, true
+	case Erasure + " erasure_cancelled":
+		apply, lifecycle = r.cancelled, true
 	case Prune + " segments_pruned":
 		apply, lifecycle = r.pruned, true
 	case Key + " key_added", Key + " key_rotated", Key + " key_retired", Key + " key_replaced":
@@ -328,6 +336,12 @@ func (r *replay) restate(o *restated, index int64) {
 		}
 		r.Holds = append(r.Holds, full)
 	}
+	r.Scheduled = nil
+	for _, e := range o.Scheduled {
+		if e.Index < index && e.ID != "" {
+			r.Scheduled = append(r.Scheduled, e)
+		}
+	}
 }
 
 func (r *replay) policySet(s *saying) error {
@@ -397,7 +411,47 @@ func (r *replay) erased(s *saying) error {
 		return errForm
 	}
 	r.Erasures = append(r.Erasures, Erased{s.index, o.Handles})
+	r.Scheduled = slices.DeleteFunc(r.Scheduled, func(e Scheduled) bool { return slices.Contains(o.Handles, e.Subject) })
 	return nil
+}
+
+func (r *replay) scheduled(s *saying) error {
+	e := Scheduled{}
+	if json.Unmarshal(s.Outputs, &e) != nil || e.Subject == "" || len(e.Handles) == 0 || e.Request == "" {
+		return errForm
+	}
+	e.ID, e.Index, e.At, e.By = s.EventID, s.index, s.RecordedAt, s.Metadata.Principal
+	r.Scheduled = append(r.Scheduled, e)
+	return nil
+}
+
+// waiting is where an erasure that an entry names stands among those that wait.
+func (r *replay) waiting(s *saying) (int, *Scheduled, error) {
+	var o Scheduled
+	if json.Unmarshal(s.Outputs, &o) != nil || o.ID == "" {
+		return 0, nil, errForm
+	}
+	i := slices.IndexFunc(r.Scheduled, func(e Scheduled) bool { return e.ID == o.ID })
+	if i < 0 {
+		return 0, nil, errors.New("no such erasure is scheduled")
+	}
+	return i, &o, nil
+}
+
+func (r *replay) postponed(s *saying) error {
+	i, o, err := r.waiting(s)
+	if err == nil {
+		r.Scheduled[i].Blocked = o.Blocked
+	}
+	return err
+}
+
+func (r *replay) cancelled(s *saying) error {
+	i, _, err := r.waiting(s)
+	if err == nil {
+		r.Scheduled = slices.Delete(r.Scheduled, i, i+1)
+	}
+	return err
 }
 
 func (r *replay) key(s *saying) error {

@@ -159,6 +159,14 @@ func (h *memoryHolder) SetRetention(ctx context.Context, by socket.Peer, asked j
 	return h.did(ctx, "set retention", by, asked)
 }
 
+func (h *memoryHolder) EraseDue(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "erase due", by, asked)
+}
+
+func (h *memoryHolder) CancelErasure(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
+	return h.did(ctx, "cancel erasure", by, asked)
+}
+
 func (h *memoryHolder) Pseudonym(_ context.Context, user string) (string, error) {
 	if user == "" {
 		return "", &socket.Error{Code: socket.Refused, Message: "user: is empty"}

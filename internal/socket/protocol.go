@@ -37,7 +37,7 @@ const (
 	NotFound Code = "not_found" // there is no such thing
 	Held     Code = "held"      // a legal hold or a declared duty stands against it
 	Option   Code = "option"    // something that is asked for can't be as it is said
-	Clock    Code = "clock"     // the holder's clock can't be trusted; nothing was pruned
+	Clock    Code = "clock"     // the holder's clock can't be trusted; nothing was pruned or erased
 	Internal Code = "internal"  // none of the others
 )
 
@@ -191,6 +191,9 @@ const (
 	Holds       Call = "/v1/holds"
 	LiftedHolds Call = "/v1/holds/lifted"
 	Retention   Call = "/v1/retention"
+
+	DueErasures       Call = "/v1/erasures/due"
+	CancelledErasures Call = "/v1/erasures/cancelled"
 )
 
 // Peer is the process at the other end, as the kernel says.
@@ -246,14 +249,16 @@ type Holder interface {
 	// Erase makes a user's sealed data unreadable, or looks what that would cover, and
 	// records it; it gives an audit.Erasure as JSON.
 	Erase(ctx context.Context, by Peer, user string, options json.RawMessage) ([]byte, error)
-	// Prune prunes, Rotate seals, AddHold, LiftHold and SetRetention record what they
-	// say. Each takes a JSON object, which docs/protocol.md describes, and gives the
+	// Prune prunes, Rotate seals, EraseDue carries out the erasures that were scheduled
+	// and are due; AddHold, LiftHold, CancelErasure and SetRetention record what they say. Each takes a JSON object, which docs/protocol.md describes, and gives the
 	// answer of the command of the same name as JSON.
 	Prune(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	Rotate(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	AddHold(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	LiftHold(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	SetRetention(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	EraseDue(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
+	CancelErasure(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	// ExportUser gives what is held about a user, as JSON, and records it.
 	ExportUser(ctx context.Context, by Peer, user string) ([]byte, error)
 }

@@ -413,6 +413,10 @@ func (s *Server) serve(r *request) error {
 		method, handle = http.MethodPost, s.call(s.holder.AddHold)
 	case path == string(LiftedHolds):
 		method, handle = http.MethodPost, s.call(s.holder.LiftHold)
+	case path == string(DueErasures):
+		method, handle = http.MethodPost, s.call(s.holder.EraseDue)
+	case path == string(CancelledErasures):
+		method, handle = http.MethodPost, s.call(s.holder.CancelErasure)
 	case path == string(Retention):
 		method, handle = http.MethodPost, s.call(s.holder.SetRetention)
 	case path == "/v1/entries":
