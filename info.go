@@ -63,7 +63,7 @@ type Info struct {
 	Encryption string `json:"encryption"`
 	// ScheduledErasures is how many erasures wait for the end of what stands against
 	// them.
-	ScheduledErasures int `json:"scheduled_erasures,omitempty"`
+	ScheduledErasures int `json:"scheduled_erasures"`
 	// Erasure says what erasing a person's data would reach here.
 	Erasure       string `json:"erasure"`
 	AccessControl string `json:"access_control"`
