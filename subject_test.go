@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/policy"
@@ -65,6 +66,10 @@ func exportUser(t *testing.T, trail *Trail, user string) exported {
 			t.Fatal(err)
 		}
 		x.text[f.Name] = string(text)
+		// A zip has two seconds and no zone.
+		if at, err := time.Parse(time.RFC3339, x.manifest.Generated); err != nil || f.Modified.Sub(at).Abs() > 2*time.Second {
+			t.Errorf("%s is of %v, the export of %s", f.Name, f.Modified, x.manifest.Generated)
+		}
 	}
 	var raw []json.RawMessage
 	if err := json.Unmarshal([]byte(x.text["entries.json"]), &raw); err != nil {

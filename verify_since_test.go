@@ -83,3 +83,61 @@ func TestVerifySinceLast(t *testing.T) {
 		since(verify.Damaged, false)
 	}
 }
+
+// Where the oldest segments are pruned, lawfully, the lines since the last verification
+// are enough too; where one more is gone, everything is read and it is missed.
+func TestVerifySinceLastBehindWhatWasPruned(t *testing.T) {
+	ctx := context.Background()
+	c := newTimed(t, Options{RetentionDays: 6})
+	since := func(want string) *VerifyReport {
+		t.Helper()
+		if err := c.signer.sign(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.VerifySinceLast(ctx, &VerifyOptions{StateDir: c.opts.StateDir})
+		if err != nil || r.Status != want {
+			t.Fatalf("%+v, %v; want %s", r, err, want)
+		}
+		next := int64(0)
+		for _, x := range r.Ranges {
+			if x.First != next && want == verify.Intact {
+				t.Errorf("ranges do not join: %+v", r.Ranges)
+			}
+			next = x.First + x.Count
+		}
+		return r
+	}
+	c.bigDay(300)
+	since(verify.Intact)
+	for day := range 12 {
+		c.bigDay(300)
+		r, err := c.Prune(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := since(verify.Intact)
+		if v.Since == 0 {
+			t.Errorf("day %d: everything was read: %+v", day, v)
+		}
+		if pruned := r.Pruned.Segments > 0; pruned != (day >= 5) || pruned && v.Ranges[0].State != "pruned" {
+			t.Errorf("day %d: %d segments were pruned, %+v", day, r.Pruned.Segments, v.Ranges)
+		}
+	}
+	// The prune that permits it lies further back than the last verification.
+	for range 4 {
+		c.bigDay(300)
+		if v := since(verify.Intact); v.Since == 0 || v.Ranges[0].State != "pruned" || v.Ranges[1].State != "checked before" {
+			t.Errorf("%+v", v)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(c.Dir(), "segments", "*.zst"))
+	if err != nil || len(names) < 6 {
+		t.Fatal(names, err)
+	}
+	if err := os.Remove(names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if v := since(verify.Damaged); v.Problem != "missing" || v.Since != 0 {
+		t.Errorf("%+v", v)
+	}
+}

@@ -58,6 +58,7 @@ type Manifest struct {
 
 // Archive is an export that is being made. What it holds until Write is compressed.
 type Archive struct {
+	made    time.Time
 	m       Manifest
 	json    *member
 	csv     *member
@@ -98,6 +99,7 @@ func (m *member) text(s string) { m.Write([]byte(s)) }
 // trail with the verifier key vkey.
 func NewArchive(p Person, c tree.Checkpoint, vkey string, now time.Time) *Archive {
 	a := &Archive{
+		made: now,
 		m: Manifest{
 			Format: archiveFormat, Generated: string(entry.AppendTime(nil, now)), User: p.ID, Pseudonym: p.Pseudonym, Origin: c.Origin, VKey: vkey,
 			Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:]), Incomplete: []string{}, Files: map[string]string{},
@@ -220,6 +222,8 @@ func (a *Archive) Write(w io.Writer) (Manifest, error) {
 		}
 		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CRC32: m.crc.Sum32(), UncompressedSize64: m.size, CompressedSize64: uint64(m.packed.Len())}
 		h.SetMode(0o600)
+		// Of a file that is packed already CreateRaw writes what only this sets.
+		h.SetModTime(a.made) //lint:ignore SA1019 its successor is for CreateHeader
 		out, err := z.CreateRaw(h)
 		if err == nil {
 			_, err = out.Write(m.packed.Bytes())

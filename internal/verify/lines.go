@@ -48,7 +48,10 @@ type walked struct {
 
 	gaps []lifecycle.Range // lines that no file has, taken from the proofs
 	said []lifecycle.Line  // what may be lifecycle entries
-	long bool              // there was more of that than is kept
+	// unread are the lines before those, of which at most the first of some segments
+	// are in said.
+	unread lifecycle.Range
+	long   bool // there was more of that than is kept
 }
 
 // maxSaid bounds what is kept of lifecycle entries: a seal a day, of a hundred years.

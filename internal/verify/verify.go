@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -213,20 +214,91 @@ func (v *verification) scanSince(ctx context.Context, cpu slots, list []segment)
 			first = i
 		}
 	}
-	if first == 0 || list[0].first != 0 {
-		return s, 0, nil
+	for back := 1; first > 0; first, back = first-back, 2*back {
+		from = list[first].first
+		gaps, heads, sure := v.pruned(list, first)
+		if !sure {
+			return s, 0, nil
+		}
+		s, err = scan(ctx, cpu, list[first:], from, v.proofs, v.heads, v.opts.Progress)
+		switch {
+		case errors.Is(err, errNoBundle):
+			return s, 0, nil
+		case err != nil:
+			return s, 0, err
+		case s.stop != nil, len(s.gaps) > 0, len(s.faults) > 0, slices.ContainsFunc(v.heads, func(h head) bool { return !s.holds(h) }):
+			return s, 0, nil
+		}
+		s.gaps, s.said, s.unread = gaps, append(heads, s.said...), lifecycle.Range{First: 0, Count: from}
+		if lawful := v.lawful(s.walked); !slices.ContainsFunc(gaps, func(g lifecycle.Range) bool { return !lifecycle.Contains(lawful, g) }) {
+			return s, from, nil
+		}
+		// What permits it may have been said before from: further back, then.
 	}
-	from = list[first].first
-	s, err = scan(ctx, cpu, list[first:], from, v.proofs, v.heads, v.opts.Progress)
-	switch {
-	case errors.Is(err, errNoBundle):
-		return s, 0, nil
-	case err != nil:
-		return s, 0, err
-	case s.stop != nil, len(s.gaps) > 0, len(s.faults) > 0, slices.ContainsFunc(v.heads, func(h head) bool { return !s.holds(h) }):
-		return s, 0, nil
+	return s, 0, nil
+}
+
+// pruned are the gaps before the segment list[first], which nothing has shown to be
+// lawful yet, and the lines that attest what was there, each the first of the segment
+// behind a gap; sure is false where it is not as the trail's newest segment claims.
+func (v *verification) pruned(list []segment, first int) (gaps []lifecycle.Range, heads []lifecycle.Line, sure bool) {
+	var claimed []lifecycle.Range
+	if list[0].first != 0 {
+		claimed = claims(list)
+		if !lifecycle.Contains(claimed, lifecycle.Range{First: 0, Count: list[0].first}) {
+			return nil, nil, false
+		}
 	}
-	return s, from, nil
+	for i := range list[:first+1] {
+		before := lifecycle.Range{First: 0, Count: list[i].first}
+		if i > 0 {
+			before = lifecycle.Range{First: list[i-1].first, Count: list[i].first - list[i-1].first}
+		}
+		for _, c := range claimed {
+			if c.End() != list[i].first || c.First < before.First {
+				continue
+			}
+			line, ok := v.headOf(&list[i])
+			if !ok {
+				return nil, nil, false
+			}
+			gaps, heads = append(gaps, c), append(heads, line)
+			break
+		}
+	}
+	if list[0].first != 0 && (len(gaps) == 0 || gaps[0].First != 0) {
+		return nil, nil, false
+	}
+	return gaps, heads, true
+}
+
+// headOf is the first line of a segment, if it is what the bundles say.
+func (v *verification) headOf(s *segment) (lifecycle.Line, bool) {
+	r, err := s.reader()
+	if err != nil {
+		return lifecycle.Line{}, false
+	}
+	defer r.Close()
+	text, err := bufio.NewReaderSize(r, blockBytes).ReadBytes('\n')
+	digest, ok := v.digest(s.first)
+	if text = bytes.TrimSuffix(text, []byte{'\n'}); err != nil || !ok || sha256.Sum256(text) != digest {
+		return lifecycle.Line{}, false
+	}
+	return lifecycle.Line{Index: s.first, Text: text}, true
+}
+
+// digest is that of an entry, as the bundles say.
+func (v *verification) digest(index int64) (digest [sha256.Size]byte, ok bool) {
+	var buf tileBuffer
+	size, n := v.heads[len(v.heads)-1].size, index/tileWidth
+	if index >= size {
+		return digest, false
+	}
+	t, _, err := v.proofs.tile(bundles, n, int(min(tileWidth, size-n*tileWidth)), &buf)
+	if err != nil {
+		return digest, false
+	}
+	return *t.hash(int(index % tileWidth)), true
 }
 
 // trust chooses the key. It stays nil where there is none to be had.
@@ -475,30 +547,27 @@ func (v *verification) say() {
 	}
 }
 
+// lawful are the ranges that the lines permit to be missing.
+func (v *verification) lawful(w walked) []lifecycle.Range {
+	if w.long {
+		return nil // nobody can tell
+	}
+	missing := w.gaps
+	if w.unread.Count > 0 {
+		missing = append(slices.Clip(missing), w.unread)
+	}
+	return lifecycle.Replay(lifecycle.Config{
+		Origin: v.keys.Name(), VKeys: v.vkeys, LifecycleVKey: v.lifecycle, Covered: v.heads[len(v.heads)-1].size, Missing: missing, Digest: v.digest,
+	}, w.said).Lawful()
+}
+
 // judgeGaps tells lawful gaps from lines that are missing (docs/format-lifecycle.md
 // §7.11), and puts both into the ranges.
 func (v *verification) judgeGaps(w walked) (findings []Finding) {
 	if len(w.gaps) == 0 {
 		return nil
 	}
-	top := v.heads[len(v.heads)-1]
-	digests := v.proofs
-	state := lifecycle.Replay(lifecycle.Config{
-		Origin: v.keys.Name(), VKeys: v.vkeys, LifecycleVKey: v.lifecycle, Covered: top.size, Missing: w.gaps,
-		Digest: func(index int64) (digest [sha256.Size]byte, ok bool) {
-			var buf tileBuffer
-			n := index / tileWidth
-			t, _, err := digests.tile(bundles, n, int(min(tileWidth, top.size-n*tileWidth)), &buf)
-			if err != nil {
-				return digest, false
-			}
-			return *t.hash(int(index % tileWidth)), true
-		},
-	}, w.said)
-	lawful := state.Lawful()
-	if w.long {
-		lawful = nil // nobody can tell
-	}
+	lawful := v.lawful(w)
 	for _, g := range w.gaps {
 		for at := g.First; at < g.End(); {
 			r, state := lifecycle.Range{First: at, Count: g.End() - at}, stateMissing
@@ -544,7 +613,14 @@ func (v *verification) judge(ctx context.Context, cpu slots, s scanned, list []s
 	}
 	// The lines are what was signed last. What was signed before must be a
 	// prefix of it, and bundles and tiles must be theirs.
-	v.r.addRange(0, v.r.Since, stateEarlier)
+	at := int64(0)
+	for _, g := range s.gaps {
+		if g.First < v.r.Since {
+			v.r.addRange(at, g.First-at, stateEarlier)
+			at = g.End()
+		}
+	}
+	v.r.addRange(at, v.r.Since-at, stateEarlier)
 	for i, first := range s.starts {
 		end := top.size
 		if i+1 < len(s.starts) {
