@@ -88,6 +88,20 @@ func read(l Line) (*saying, error) {
 	return s, nil
 }
 
+// ToSign tells whether a text is a lifecycle entry of the trail of that origin, without
+// its signature.
+func ToSign(line []byte, origin string) bool {
+	if !Is(line) || bytes.ContainsAny(line, "\n\r") {
+		return false
+	}
+	var s saying
+	if json.Unmarshal(line, &s) != nil || !types[s.EventType] || s.AgentID != "kaizen-audit" || s.TraceID != origin || s.EventID == "" || s.Metadata.Signature != "" {
+		return false
+	}
+	var tight bytes.Buffer
+	return bytes.Contains(line, []byte(`"signature":""`)) && json.Compact(&tight, line) == nil && bytes.Equal(tight.Bytes(), line)
+}
+
 // signatureLength is that of 64 bytes in padded base64.
 const signatureLength = 88
 

@@ -44,7 +44,7 @@ const (
 )
 
 // MakingDir is where the socket is made.
-const MakingDir = makingDir
+const MakingDir = Name + makingSuffix
 
 // ParseAnswer, ParseReceipt, ParseQuery and Lines are for the fuzz tests.
 var (

@@ -14,8 +14,9 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
-// makingDir is where the socket is made, private, before it gets its name.
-const makingDir = "sock.new"
+// makingSuffix ends the name of the directory where a socket is made, private, before
+// it gets its name.
+const makingSuffix = ".new"
 
 // Listen makes the socket in a trail's directory, open to its owner alone, or
 // to a group too (a name or a number; empty for none), and replaces one that
@@ -26,14 +27,20 @@ const makingDir = "sock.new"
 // and group there, and then its name. The umask, which is the whole process's,
 // is not touched.
 func Listen(dir, group string) (net.Listener, error) {
-	l, err := listen(dir, group)
+	return ListenAt(filepath.Join(dir, Name), group)
+}
+
+// ListenAt is Listen for a socket of any name, of whose place the caller is sure that
+// no other process listens there.
+func ListenAt(name, group string) (net.Listener, error) {
+	l, err := listen(name, group)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, Name), err)
+		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
 	return l, nil
 }
 
-func listen(dir, group string) (net.Listener, error) {
+func listen(name, group string) (net.Listener, error) {
 	gid := -1
 	if group != "" {
 		var err error
@@ -41,10 +48,10 @@ func listen(dir, group string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	if fi, err := os.Lstat(filepath.Join(dir, Name)); err == nil && fi.Mode().Type() != fs.ModeSocket {
+	if fi, err := os.Lstat(name); err == nil && fi.Mode().Type() != fs.ModeSocket {
 		return nil, errors.New("something that is no socket has this name; move it away")
 	}
-	making := filepath.Join(dir, makingDir)
+	making := name + makingSuffix
 	if err := removeMaking(making); err != nil {
 		return nil, err
 	}
@@ -62,7 +69,7 @@ func listen(dir, group string) (net.Listener, error) {
 			err = os.Chmod(made, 0o660)
 		}
 	}
-	l := &listener{UnixListener: inner, path: filepath.Join(dir, Name)}
+	l := &listener{UnixListener: inner, path: name}
 	if err == nil {
 		l.file, err = os.Lstat(made)
 	}
@@ -120,10 +127,15 @@ func (l *listener) Close() error {
 	return err
 }
 
-// dial connects to the socket of a trail's directory and checks that who
-// listens may: the directory's owner, this user or root.
+// dial connects to the socket of a trail's directory.
 func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
-	name, done, err := shortName(filepath.Join(dir, Name))
+	return DialAt(ctx, filepath.Join(dir, Name))
+}
+
+// DialAt connects to a socket and checks that who listens may: the owner of its
+// directory, this user or root.
+func DialAt(ctx context.Context, path string) (*net.UnixConn, error) {
+	name, done, err := shortName(path)
 	if err != nil {
 		return nil, err
 	}
@@ -143,13 +155,16 @@ func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 			return nil, cause(err)
 		}
 		conn := c.(*net.UnixConn)
-		if err := checkHolder(conn, dir); err != nil {
+		if err := checkHolder(conn, filepath.Dir(path)); err != nil {
 			conn.Close()
 			return nil, err
 		}
 		return conn, nil
 	}
 }
+
+// PeerOf asks the kernel who is at the other end.
+func PeerOf(c *net.UnixConn) (Peer, error) { return peerOf(c) }
 
 // checkHolder refuses a socket that somebody else has put there.
 func checkHolder(conn *net.UnixConn, dir string) error {

@@ -1,6 +1,9 @@
 package tree
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"slices"
+)
 
 // Builder computes the tree of a growing list of line digests.
 type Builder struct {
@@ -75,6 +78,15 @@ func NewBuilder() *Builder { return &Builder{levels: [][]Hash{nil}} }
 func (b *Builder) RootOnly() *Builder {
 	b.rootOnly = true
 	return b
+}
+
+// Fork is a builder of the same leaves that goes on by itself, for size and root only.
+func (b *Builder) Fork() *Builder {
+	f := &Builder{size: b.size, bundle: slices.Clone(b.bundle), rootOnly: true}
+	for _, level := range b.levels {
+		f.levels = append(f.levels, slices.Clone(level))
+	}
+	return f
 }
 
 // Size is the number of leaves.

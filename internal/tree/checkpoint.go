@@ -31,12 +31,16 @@ const maxCheckpoint = 1_000_000
 // Sign makes the checkpoint of a tree. While keys overlap others sign it too.
 func Sign(signer note.Signer, size int64, root Hash, others ...note.Signer) (Checkpoint, error) {
 	c := Checkpoint{Origin: signer.Name(), Size: size, Root: root}
-	text := fmt.Sprintf("%s\n%d\n%s\n", c.Origin, size, base64.StdEncoding.EncodeToString(root[:]))
 	var err error
-	if c.Signed, err = note.Sign(&note.Note{Text: text}, append([]note.Signer{signer}, others...)...); err != nil {
+	if c.Signed, err = note.Sign(&note.Note{Text: c.Text()}, append([]note.Signer{signer}, others...)...); err != nil {
 		return Checkpoint{}, fmt.Errorf("sign checkpoint: %w", err)
 	}
 	return c, nil
+}
+
+// Text is what is signed of a checkpoint.
+func (c Checkpoint) Text() string {
+	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
 // ErrSignature means that a checkpoint is not signed by the key.
@@ -54,14 +58,28 @@ func ParseCheckpoint(signed []byte, keys trust.Set) (Checkpoint, error) {
 		}
 		return Checkpoint{}, errors.New("parse checkpoint: malformed note")
 	}
-	lines := strings.Split(n.Text, "\n")
-	if len(lines) < 4 {
-		return Checkpoint{}, errors.New("parse checkpoint: fewer than three lines")
+	c, err := parseText(n.Text)
+	if err != nil {
+		return Checkpoint{}, err
 	}
-	c := Checkpoint{Origin: lines[0], Signed: signed}
 	if c.Origin != keys.Name() {
 		return Checkpoint{}, errors.New("parse checkpoint: origin is not the key's name")
 	}
+	c.Signed = signed
+	if !keys.Signed(n, c.Size) {
+		return Checkpoint{}, fmt.Errorf("parse checkpoint: %w", ErrSignature)
+	}
+	return c, nil
+}
+
+// parseText reads what is signed of a checkpoint. Lines after the third are others'
+// extensions, which say nothing here.
+func parseText(text string) (c Checkpoint, err error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 4 {
+		return Checkpoint{}, errors.New("parse checkpoint: fewer than three lines")
+	}
+	c.Origin = lines[0]
 	c.Size, err = strconv.ParseInt(lines[1], 10, 64)
 	if err != nil || c.Size < 0 || strconv.FormatInt(c.Size, 10) != lines[1] {
 		return Checkpoint{}, errors.New("parse checkpoint: the size is not a decimal number")
@@ -71,9 +89,6 @@ func ParseCheckpoint(signed []byte, keys trust.Set) (Checkpoint, error) {
 		return Checkpoint{}, errors.New("parse checkpoint: the root is not the base64 of 32 bytes")
 	}
 	c.Root = Hash(root)
-	if !keys.Signed(n, c.Size) {
-		return Checkpoint{}, fmt.Errorf("parse checkpoint: %w", ErrSignature)
-	}
 	return c, nil
 }
 

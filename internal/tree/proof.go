@@ -103,6 +103,57 @@ func ParseWitnessRequest(request []byte) (old int64, signed []byte, err error) {
 	return old, signed, err
 }
 
+// SigningRequest is the request to a signer: the proof that of the tree of a
+// checkpoint that is not signed yet and one of size entries, whose root is the
+// signer's to know, the larger extends the smaller. larger is a checkpoint whose tiles
+// are there, of the larger of the two.
+func (s *Store) SigningRequest(size int64, c, larger Checkpoint) ([]byte, error) {
+	larger.Signed = nil
+	out, _, err := s.extends(min(size, c.Size), larger)
+	if err != nil {
+		return nil, err
+	}
+	_, hashes, ok := bytes.Cut(out, []byte("\n"))
+	if !ok {
+		return nil, errors.New("prove consistency: no proof")
+	}
+	return append(append(fmt.Appendf(nil, "old %d\n", size), hashes...), c.Text()...), nil
+}
+
+// ParseSigningRequest reads such a request: the size that it is about and the
+// checkpoint that is to be signed.
+func ParseSigningRequest(request []byte) (size int64, c Checkpoint, err error) {
+	size, _, text, err := proofParts(request, "old")
+	if err != nil {
+		return 0, c, err
+	}
+	if c, err = parseText(string(text)); err == nil && c.Text() != string(text) {
+		err = errors.New("parse checkpoint: more than three lines")
+	}
+	return size, c, err
+}
+
+// CheckSigningRequest checks the proof of a request against the checkpoint of its
+// size.
+func CheckSigningRequest(request []byte, last Checkpoint) error {
+	size, hashes, _, err := proofParts(request, "old")
+	if err != nil {
+		return err
+	}
+	_, c, err := ParseSigningRequest(request)
+	switch {
+	case err != nil:
+		return err
+	case size != last.Size:
+		return fmt.Errorf("check consistency: the proof is about size %d, and %d was signed", size, last.Size)
+	case c.Size < last.Size:
+		_, err = checkConsistency(hashes, c, last)
+	default:
+		_, err = checkConsistency(hashes, last, c)
+	}
+	return err
+}
+
 func appendHashes(dst []byte, hashes []tlog.Hash) []byte {
 	for _, h := range hashes {
 		dst = base64.StdEncoding.AppendEncode(dst, h[:])

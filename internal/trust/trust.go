@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -129,6 +131,17 @@ const (
 
 func rotationText(header, origin, was, next string, from int64) string {
 	return fmt.Sprintf("%s\n%s\n%s\n%s\n%d\n", header, origin, was, next, from)
+}
+
+// ParseRotation reads what SignRotation signs; ok is false for any other text.
+func ParseRotation(text string) (origin, was, next string, from int64, ok bool) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 6 {
+		return "", "", "", 0, false
+	}
+	origin, was, next = lines[1], lines[2], lines[3]
+	from, err := strconv.ParseInt(lines[4], 10, 64)
+	return origin, was, next, from, err == nil && text == rotationText(origin, was, next, from)
 }
 
 // SignRotation is the rotation from a key to the next, which signs tree sizes from
