@@ -87,10 +87,18 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	if o.Adopt && (old != "" || o.ForgetPin) {
 		return nil, fmt.Errorf("init %s: %w", path, optionError("Adopt", "it goes with neither SuccessorOf nor ForgetPin"))
 	}
+	if o.Adopt && o.Signer != "" {
+		return nil, fmt.Errorf("init %s: %w", path, optionError("Signer", "it does not go with Adopt, whose interrupted work begins anew, with another key"))
+	}
 	o.adopt = o.Adopt
 	if there && !o.Adopt && !o.ForgetPin && old != log {
 		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
 			"kaizen-audit record appends to it; %s", toGoOn(path))
+	}
+	if old != "" && o.Signer != "" { // before anything is set aside
+		if _, _, err := freshSigner(o.Signer); err != nil {
+			return nil, fmt.Errorf("init %s: %w", path, err)
+		}
 	}
 	if old != "" {
 		if o.successor, err = setAsideOld(old, log, state); err != nil {
@@ -328,25 +336,25 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 		rand.Read(b[:])
 		origin = "kaizen-audit.invalid/" + hex.EncodeToString(b[:])
 	}
-	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
+	at, key, keyFile, keyText, err := t.makeSigningKey(origin)
 	if err != nil {
-		return now, optionError("Origin", "it must be a name without spaces and plus signs")
+		return now, err
 	}
+	origin = key.Name()
 	mac := make([]byte, macKeyBytes)
 	rand.Read(mac)
 	now = t.clock.now()
 	t.id.Origin, t.id.Created = origin, formatTime(now)
-	t.id.VKey, t.id.LifecycleVKey, t.id.VKeys = vkey, vkey, []trust.Key{{VKey: vkey}}
-	if t.keys, err = newKeys(skey, mac); err != nil {
-		return now, err
-	}
+	t.id.VKey, t.id.LifecycleVKey, t.id.VKeys = key.VKey, key.VKey, []trust.Key{{VKey: key.VKey}}
+	t.keys = &keyring{at: at, mac: mac, tokens: newTokenKey(mac)}
+	t.keys.sign.Store(&signers{current: key, lifecycle: &key})
 	if t.opts.LifecycleKeyFile != "" {
 		k, err := t.createLifecycleKey(origin)
 		if err != nil {
 			return now, fmt.Errorf("lifecycle key: %w", err)
 		}
-		t.id.LifecycleVKey = k.vkey
-		t.keys.sign.Load().lifecycle = k.signer
+		t.id.LifecycleVKey = k.VKey
+		t.keys.sign.Load().lifecycle = &k
 	}
 	id, err := json.Marshal(t.id)
 	if err != nil {
@@ -359,7 +367,7 @@ func (t *Trail) beginCreation(mark creating) (now time.Time, err error) {
 		name string
 		data []byte
 	}{
-		{"keys/signing.key", []byte(skey + "\n")},
+		{"keys/" + keyFile, keyText},
 		{"keys/mac.key", mac},
 		{"trail.json", append(id, '\n')},
 	}
@@ -407,7 +415,7 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 		return err
 	}
 	b.Flushed(snap)
-	c, err := t.keys.checkpoint(snap.Size, snap.Root)
+	c, err := t.keys.checkpoint(store, snap.Size, snap.Root, tree.Checkpoint{})
 	if err != nil {
 		return err
 	}
@@ -416,13 +424,6 @@ func (t *Trail) endCreation(store *tree.Store, b *tree.Builder) error {
 	}
 	// Crash until here: nothing was given out, all of it is made anew.
 	return errors.Join(t.opts.fs.Remove(filepath.Join(t.dir, "creating")), t.opts.fs.SyncDir(t.dir))
-}
-
-func newKeys(skey string, mac []byte) (*keyring, error) {
-	s, err := note.NewSigner(skey)
-	k := &keyring{mac: mac, tokens: newTokenKey(mac)}
-	k.sign.Store(&signers{current: s, lifecycle: s})
-	return k, err
 }
 
 // discardUnfinished removes what a creation left that did not come to its
@@ -441,7 +442,7 @@ func (t *Trail) discardUnfinished() error {
 func (t *Trail) discardIdentity() error {
 	fsys := t.opts.fs
 	for _, name := range []string{"checkpoint", "checkpoint.tmp", "checkpoints/1", "checkpoints/1.tmp", "trail.json", "trail.json.tmp",
-		"keys/signing.key", "keys/signing.key.tmp", "keys/mac.key", "keys/mac.key.tmp",
+		"keys/signing.key", "keys/signing.key.tmp", "keys/signer.json", "keys/signer.json.tmp", "keys/mac.key", "keys/mac.key.tmp",
 		"keys/deks.json", "keys/deks.json.tmp", "keys/subjects.json", "keys/subjects.json.tmp"} {
 		if err := fsys.Remove(filepath.Join(t.dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

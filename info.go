@@ -50,6 +50,8 @@ type Info struct {
 	// KeyReadableBy says who can read the signing key, and so rewrite and
 	// sign again.
 	KeyReadableBy string `json:"key_readable_by"`
+	// Signer is the signer that has the signing key; nil where that lies in keys/.
+	Signer *SignerInfo `json:"signer,omitempty"`
 	// AnchoredTo is the size of the last checkpoint that this process saw
 	// arrive outside; -1 if it knows of none.
 	AnchoredTo int64 `json:"anchored_to"`
@@ -220,6 +222,20 @@ func (t *Trail) holder() string {
 
 // keyExposure says who can read the signing key.
 func (t *Trail) keyExposure(i *Info) {
+	if i.Signer = t.signerInfo(); i.Signer != nil {
+		who := "its user"
+		if i.Signer.UID >= 0 {
+			who = fmt.Sprintf("user %d", i.Signer.UID)
+		}
+		i.KeyReadableBy = fmt.Sprintf("%s and root, with the signer at %s", who, i.Signer.URL)
+		switch {
+		case i.Signer.Problem != "":
+			i.Warnings = append(i.Warnings, i.Signer.Problem)
+		case i.Signer.Size < i.Covered:
+			i.Warnings = append(i.Warnings, fmt.Sprintf("the signer has signed %d entries and the checkpoint has %d: an old copy of its directory was put back", i.Signer.Size, i.Covered))
+		}
+		return
+	}
 	fi, err := t.opts.fs.Stat(filepath.Join(t.dir, "keys", "signing.key"))
 	if err != nil {
 		i.KeyReadableBy = "not beside the trail"

@@ -33,7 +33,8 @@ type KeyInfo struct {
 	// From is the first tree size that a signing key signs.
 	From *int64 `json:"from,omitempty"`
 	// WrappedBy is the id of the KEK that a key is wrapped by, By who holds a KEK:
-	// "local", or the URL of a key service.
+	// "local", or the URL of a key service; and who has a signing key that is not in
+	// keys/: the URL of the signer.
 	WrappedBy string `json:"wrapped_by,omitempty"`
 	By        string `json:"by,omitempty"`
 }
@@ -53,7 +54,14 @@ func (t *Trail) listKeys() ([]KeyInfo, error) {
 		return nil, err
 	}
 	var list []KeyInfo
+	signer := t.opts.Signer
+	if signer == "" {
+		if signer, err = t.signerURL(); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return nil, err
+		}
+	}
 	for i, k := range id.VKeys {
+		by := signer
 		state := "former"
 		switch {
 		case k.VKey == id.VKey:
@@ -63,7 +71,10 @@ func (t *Trail) listKeys() ([]KeyInfo, error) {
 		case t.signsNow(k.VKey):
 			state = "overlapping"
 		}
-		list = append(list, KeyInfo{Kind: "signing", ID: k.VKey, State: state, From: &k.From})
+		if state == "former" || state == "lost" { // it is nowhere
+			by = ""
+		}
+		list = append(list, KeyInfo{Kind: "signing", ID: k.VKey, State: state, From: &k.From, By: by})
 	}
 	if id.LifecycleVKey != "" {
 		list = append(list, KeyInfo{Kind: "lifecycle", ID: id.LifecycleVKey, State: "current"})

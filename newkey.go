@@ -11,14 +11,13 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/signing"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
@@ -56,8 +55,11 @@ func newKeyFor(log, dir, state string, opts Options) (*newKey, error) {
 	}
 	n.t.id = id
 	n.restored = !exists(filepath.Join(dir, archiver.RestoringName)) && exists(filepath.Join(dir, "checkpoint"))
-	_, _, err = n.t.readSigners(id)
-	if errors.Is(err, ErrOption) || errors.Is(err, fs.ErrPermission) {
+	at, err := n.t.findSigningKeys()
+	if err == nil {
+		_, _, err = n.t.readSigners(at, id)
+	}
+	if errors.Is(err, ErrOption) || errors.Is(err, fs.ErrPermission) || errors.Is(err, signing.ErrAway) {
 		return nil, err
 	}
 	if err != nil {
@@ -97,11 +99,11 @@ func (n *newKey) replace(ctx context.Context, id trailID, size int64) ([]byte, e
 		if t.opts.LifecycleKeyFile == "" {
 			return nil, errNoLifecycleKey
 		}
-		k, err := readKeyFile(t.opts.LifecycleKeyFile)
+		k, err := signing.ReadKey(t.opts.LifecycleKeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("lifecycle key: %w", err)
 		}
-		if k.vkey != id.LifecycleVKey {
+		if k.VKey != id.LifecycleVKey {
 			return nil, optionError("LifecycleKeyFile", "it is another key than the trail's lifecycle key")
 		}
 	}
@@ -113,16 +115,16 @@ func (n *newKey) replace(ctx context.Context, id trailID, size int64) ([]byte, e
 		return nil, err
 	}
 	from := size + 1
-	replacement, err := trust.SignReplacement(next.signer, id.VKey, next.vkey, from)
+	replacement, err := trust.SignReplacement(next, id.VKey, next.VKey, from)
 	if err != nil {
 		return nil, err
 	}
-	t.id.VKeys = append(append([]trust.Key{}, id.keyList()...), trust.Key{VKey: next.vkey, From: from, Replacement: replacement})
-	t.id.VKey = next.vkey
+	t.id.VKeys = append(append([]trust.Key{}, id.keyList()...), trust.Key{VKey: next.VKey, From: from, Replacement: replacement})
+	t.id.VKey = next.VKey
 	if !apart {
-		t.id.LifecycleVKey = next.vkey
+		t.id.LifecycleVKey = next.VKey
 	}
-	if _, err := t.id.trusted(next.vkey); err != nil {
+	if _, err := t.id.trusted(next.VKey); err != nil {
 		return nil, err
 	}
 	text, err := json.Marshal(t.id)
@@ -153,29 +155,23 @@ func (n *newKey) makeKeys(ctx context.Context) error {
 
 // makeSigning makes the signing key, or takes the one that an interrupted run has
 // made.
-func (n *newKey) makeSigning(id trailID) (keyText, error) {
-	text, err := durable.ReadFile(durable.OS, n.t.signingFile(), maxSmallFile)
-	if err == nil {
-		k, err := parseKeyText(string(text))
-		if err != nil {
-			return k, fmt.Errorf("keys/signing.key: %w", err)
+func (n *newKey) makeSigning(id trailID) (signing.Key, error) {
+	f := signing.NewFile(durable.OS, n.t.signingFile())
+	all, err := f.Keys()
+	if errors.Is(err, fs.ErrNotExist) {
+		k, err := signing.NewKey(id.Origin)
+		if err == nil {
+			err = f.Put(k)
 		}
-		if k.signer.Name() != id.Origin {
-			return k, fmt.Errorf("keys/signing.key: it is a key of %s", k.signer.Name())
-		}
-		return k, nil
+		return k, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return keyText{}, err
-	}
-	skey, _, err := note.GenerateKey(rand.Reader, id.Origin)
 	if err != nil {
-		return keyText{}, err
+		return signing.Key{}, err
 	}
-	if err := durable.WriteFile(durable.OS, n.t.signingFile(), []byte(skey+"\n"), 0o600); err != nil {
-		return keyText{}, err
+	if k := all[0]; k.Name() != id.Origin {
+		return k, fmt.Errorf("keys/signing.key: it is a key of %s", k.Name())
 	}
-	return parseKeyText(skey)
+	return all[0], nil
 }
 
 // inPlace gives a trail that was restored without a key its new one.

@@ -13,6 +13,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
+	"github.com/kaizen-audit/kaizen-audit/internal/signing"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 	"github.com/kaizen-audit/kaizen-audit/kms"
 	"github.com/kaizen-audit/kaizen-audit/policy"
@@ -135,6 +136,13 @@ type Options struct {
 	// not there; then those calls need it. Empty means that the signing key is that
 	// too.
 	LifecycleKeyFile string
+	// Signer is the signer that has the trail's signing key, by its socket,
+	// "unix:/PATH" (docs/keys.md). Given when a trail is made, its key is with that
+	// signer, never in this process, and its origin is the signer's; it is remembered.
+	// Later it says where the signer is now. While the signer is away entries are
+	// recorded and acknowledged, and no checkpoint covers them: Info says how long, and
+	// Warn is told from 10 s on. Empty means a key in keys/, or the remembered signer.
+	Signer string
 	// RetentionDays is how many days after its newest entry a sealed segment is kept
 	// at least; when they are over, a holder prunes it (docs/retention.md). 0 leaves
 	// what is in force: of a new trail that of its profile, of plain and gdpr none, and
@@ -241,6 +249,11 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if strings.ContainsFunc(out.Origin, func(r rune) bool { return r == '+' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) || !utf8.ValidString(out.Origin) {
 		return out, optionError("Origin", "it must be a name without spaces and plus signs, such as example.com/agents")
+	}
+	if out.Signer != "" {
+		if _, err := signing.ParseURL(out.Signer); err != nil {
+			return out, optionError("Signer", "%w", err)
+		}
 	}
 	if out.RetentionDays < 0 || out.RetentionDays > lifecycle.MaxDays {
 		return out, optionError("RetentionDays", "%d is outside 1 to %d", out.RetentionDays, lifecycle.MaxDays)

@@ -17,6 +17,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/idempotency"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
+	"github.com/kaizen-audit/kaizen-audit/internal/signing"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
 )
@@ -54,12 +55,16 @@ func (t *Trail) openWriter() error {
 	case mark != nil && mark.Adopt != "":
 		return adoptionUnfinished(t.path)
 	case mark != nil:
-		if has, err := t.hasLines(); err != nil {
+		has, err := t.hasLines()
+		done := false
+		if err == nil && !has {
+			done, err = t.finishCreation()
+		}
+		if err == nil && !has && !done {
+			err = t.discardUnfinished()
+		}
+		if err != nil {
 			return err
-		} else if !has {
-			if err := t.discardUnfinished(); err != nil {
-				return err
-			}
 		}
 	}
 	_, logErr := t.opts.fs.Stat(t.path)
@@ -305,7 +310,7 @@ func (t *Trail) load(clean, fresh bool) error {
 		t.known = true
 	}
 	if err = t.loadKeys(); err != nil {
-		if errors.Is(err, ErrNoKey) {
+		if errors.Is(err, ErrNoKey) || errors.Is(err, ErrOption) || errors.Is(err, signing.ErrAway) || errors.Is(err, signing.ErrRefused) {
 			return err
 		}
 		err = fmt.Errorf("the trail can be read and verified, but not written: %w", err)
@@ -367,6 +372,9 @@ func (t *Trail) load(clean, fresh bool) error {
 	}
 	found, err := t.replay(c)
 	if err != nil {
+		return err
+	}
+	if err := t.compareSigned(c, store, &found, clean); err != nil {
 		return err
 	}
 	if !clean {

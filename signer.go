@@ -42,7 +42,8 @@ type signer struct {
 	pendingMu sync.Mutex
 	pending   []journal.Digest // acknowledged, not in the tree yet
 	ended     bool             // nobody signs any more
-	since     time.Time        // when the first uncovered one was acknowledged
+	since     time.Time        // when the first of them was acknowledged
+	unsigned  time.Time        // when the first was that is in the tree and under no checkpoint; zero where none is
 	room      chan struct{}    // closed when crowded ends; made by who waits for it
 	crowded   atomic.Bool      // too many are pending; written under pendingMu
 
@@ -73,7 +74,7 @@ func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
 
 // start begins with the tree of the latest checkpoint and the lines beyond it.
 func (s *signer) start(b *tree.Builder, tail []journal.Digest) {
-	s.builder, s.pending = b, tail
+	s.builder, s.pending, s.since = b, tail, time.Now()
 	if !s.trail.opts.manual {
 		s.wg.Add(1)
 		go s.run()
@@ -221,7 +222,12 @@ func (s *signer) run() {
 		// An error of these is the journal's, which every Record tells.
 		_ = errors.Join(s.trail.flushRefusals(context.Background()), s.trail.flushLosses(false))
 		err := s.sign()
+		told := false
 		for err != nil && s.trail.journal.Err() == nil {
+			if lag := s.lag(); lag > lagAlarm && !told {
+				told = true
+				s.trail.warn(fmt.Errorf("the checkpoint lags %s behind: %w", lag.Round(time.Second), err))
+			}
 			if !wait(retrySign) {
 				return
 			}
@@ -243,6 +249,10 @@ func (t *Trail) checkThere() {
 // sign covers what is synced.
 func (s *signer) sign() (err error) {
 	defer func() {
+		if errors.Is(err, ErrForked) {
+			// The signer has signed another history: nothing more is recorded in this one.
+			s.trail.journal.Stop(err)
+		}
 		if err != nil {
 			s.failed.Store(&err)
 		} else {
@@ -278,6 +288,9 @@ func (s *signer) growLocked(size int64) {
 	n := min(max(size-s.builder.Size(), 0), int64(len(s.pending)))
 	take := s.pending[:n]
 	s.pending = append([]journal.Digest(nil), s.pending[n:]...)
+	if n > 0 && s.unsigned.IsZero() {
+		s.unsigned = s.since
+	}
 	s.crowdLocked()
 	if len(s.pending) > 0 {
 		s.since = time.Now()
@@ -321,7 +334,7 @@ func (s *signer) putLocked(snap tree.Snapshot, keep bool, now time.Time) error {
 	}
 	if snap.Size != latest.Size {
 		var err error
-		if c, err = s.trail.keys.checkpoint(snap.Size, snap.Root); err != nil {
+		if c, err = s.trail.keys.checkpoint(s.store, snap.Size, snap.Root, *latest); err != nil {
 			return err
 		}
 	}
@@ -331,6 +344,7 @@ func (s *signer) putLocked(snap tree.Snapshot, keep bool, now time.Time) error {
 			return err
 		}
 		s.latest.Store(&c)
+		s.covered(c.Size)
 	}
 	if keep {
 		if err := s.store.Keep(c); err != nil {
@@ -351,14 +365,29 @@ func (s *signer) keepSealed(snap tree.Snapshot) error {
 	return s.putLocked(snap, true, s.trail.clock.now())
 }
 
+// covered notes that a checkpoint of that size is durable.
+func (s *signer) covered(size int64) {
+	s.treeMu.Lock()
+	defer s.treeMu.Unlock()
+	s.pendingMu.Lock()
+	defer s.pendingMu.Unlock()
+	s.unsigned = time.Time{}
+	if s.builder.Size() > size { // a seal has grown it meanwhile
+		s.unsigned = time.Now()
+	}
+}
+
 // lag is how long the oldest uncovered line has waited.
 func (s *signer) lag() time.Duration {
 	s.pendingMu.Lock()
 	defer s.pendingMu.Unlock()
-	if len(s.pending) == 0 {
-		return 0
+	switch {
+	case !s.unsigned.IsZero():
+		return time.Since(s.unsigned)
+	case len(s.pending) > 0:
+		return time.Since(s.since)
 	}
-	return time.Since(s.since)
+	return 0
 }
 
 // sinkState sends checkpoints to one sink from a goroutine of its own: a sink

@@ -2,17 +2,12 @@ package audit
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -21,27 +16,28 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
-	"github.com/kaizen-audit/kaizen-audit/internal/tree"
+	"github.com/kaizen-audit/kaizen-audit/internal/signing"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
 )
 
 // signers are a writer's keys that sign. They change as a whole.
 type signers struct {
-	current   note.Signer
-	former    note.Signer // signs too, while the two overlap; else nil
-	lifecycle note.Signer // nil where it is kept elsewhere and not at hand
+	current   signing.Key
+	former    *signing.Key // signs too, while the two overlap; else nil
+	lifecycle *signing.Key // nil where it is kept elsewhere and not at hand
 }
 
 // sign signs what the writer attests or, if permits, what somebody permits
 // (docs/format-lifecycle.md §7.1).
 func (s *signers) sign(line []byte, permits bool) ([]byte, error) {
-	by := s.current
+	by := &s.current
 	if permits {
 		if by = s.lifecycle; by == nil {
 			return nil, errNoLifecycleKey
 		}
 	}
-	return by.Sign(line)
+	sig, err := by.Sign(line)
+	return sig, explainSigner(err)
 }
 
 // errNoLifecycleKey: what somebody permits can't be signed here.
@@ -62,130 +58,67 @@ func (o *ownEntry) permits() bool {
 	return false
 }
 
-// vkeyOf is the verifier key of a signing key's text.
-func vkeyOf(skey string) (string, error) {
-	parts := strings.SplitN(strings.TrimSpace(skey), "+", 5)
-	if len(parts) != 5 {
-		return "", errors.New("not a signing key")
-	}
-	key, err := base64.StdEncoding.DecodeString(parts[4])
-	if err != nil || len(key) != 1+ed25519.SeedSize || key[0] != 1 {
-		return "", errors.New("not a signing key")
-	}
-	return note.NewEd25519VerifierKey(parts[2], ed25519.NewKeyFromSeed(key[1:]).Public().(ed25519.PublicKey))
-}
-
-// keyText is a signing key as it stands in a file.
-type keyText struct {
-	signer note.Signer
-	text   string
-	vkey   string
-}
-
-func parseKeyText(text string) (k keyText, err error) {
-	k.text = strings.TrimSpace(text)
-	if k.signer, err = note.NewSigner(k.text); err == nil {
-		k.vkey, err = vkeyOf(k.text)
-	}
-	if err != nil {
-		return k, errors.New("not a signing key") // note's error may quote
-	}
-	return k, nil
-}
-
-// readSigners reads keys/signing.key and the lifecycle key. next is a key that is
+// readSigners reads the keys that sign, and the lifecycle key. next is a key that is
 // there and that trail.json does not name: that of a rotation that a crash cut off.
-func (t *Trail) readSigners(id trailID) (s *signers, next *keyText, err error) {
-	text, err := durable.ReadFile(t.opts.fs, t.signingFile(), maxSmallFile)
+func (t *Trail) readSigners(at signingKeys, id trailID) (s *signers, next *signing.Key, err error) {
+	all, err := at.Keys()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, explainSigner(err)
 	}
 	s = &signers{}
-	var all []keyText
-	for line := range strings.Lines(string(text)) {
-		k, err := parseKeyText(line)
-		if err != nil {
-			return nil, nil, fmt.Errorf("keys/signing.key: %w", err)
-		}
-		all = append(all, k)
+	for _, k := range all {
 		switch {
-		case k.vkey == id.VKey:
-			s.current = k.signer
-		case slices.ContainsFunc(id.VKeys, func(of trust.Key) bool { return of.VKey == k.vkey }):
-			s.former = k.signer
+		case k.VKey == id.VKey:
+			s.current = k
+		case slices.ContainsFunc(id.VKeys, func(of trust.Key) bool { return of.VKey == k.VKey }):
+			s.former = &k
 		default:
 			next = &k
 		}
 	}
-	if s.current == nil || len(all) > 2 {
-		return nil, nil, fmt.Errorf("%w: keys/signing.key is not the key of trail.json", ErrDamaged)
+	if s.current.Signer == nil || len(all) > 2 {
+		return nil, nil, fmt.Errorf("%w: its signing key is not the key of trail.json", ErrDamaged)
 	}
 	for _, k := range all {
-		if k.vkey == id.LifecycleVKey {
-			s.lifecycle = k.signer
+		if k.VKey == id.LifecycleVKey {
+			s.lifecycle = &k
 		}
 	}
 	if t.opts.LifecycleKeyFile == "" {
 		return s, next, nil
 	}
-	k, err := readKeyFile(t.opts.LifecycleKeyFile)
+	k, err := signing.ReadKey(t.opts.LifecycleKeyFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("lifecycle key: %w", err)
 	}
-	if k.vkey != id.LifecycleVKey {
+	if k.VKey != id.LifecycleVKey {
 		return nil, nil, optionError("LifecycleKeyFile", "it is another key than the trail's lifecycle key")
 	}
-	s.lifecycle = k.signer
+	s.lifecycle = &k
 	return s, next, nil
-}
-
-func (t *Trail) signingFile() string { return filepath.Join(t.dir, "keys", "signing.key") }
-
-// readKeyFile reads a signing key's file, which nobody else may read.
-func readKeyFile(name string) (keyText, error) {
-	fi, err := os.Stat(name)
-	if err != nil {
-		return keyText{}, err
-	}
-	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o077 != 0 {
-		return keyText{}, advice.For(fmt.Errorf("%s: others may read it, or it is no file", name), "chmod 600 %s", advice.Quote(name))
-	}
-	text, err := durable.ReadFile(durable.OS, name, maxSmallFile)
-	if err != nil {
-		return keyText{}, err
-	}
-	k, err := parseKeyText(string(text))
-	if err != nil {
-		return k, fmt.Errorf("%s: %w", name, err)
-	}
-	return k, nil
 }
 
 // createLifecycleKey is the lifecycle key of a trail that is being made: that of the
 // file, which is made where it is not there.
-func (t *Trail) createLifecycleKey(origin string) (keyText, error) {
+func (t *Trail) createLifecycleKey(origin string) (signing.Key, error) {
 	name := t.opts.LifecycleKeyFile
-	k, err := readKeyFile(name)
-	if err == nil && k.signer.Name() != origin {
-		return k, optionError("LifecycleKeyFile", "it is a key of %s, and the trail is %s: give that as the origin", k.signer.Name(), origin)
+	k, err := signing.ReadKey(name)
+	if err == nil && k.Name() != origin {
+		return k, optionError("LifecycleKeyFile", "it is a key of %s, and the trail is %s: give that as the origin", k.Name(), origin)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
-	text, _, err := note.GenerateKey(rand.Reader, origin)
-	if err != nil {
+	if k, err = signing.NewKey(origin); err != nil {
 		return k, err
 	}
-	if err := durable.CreateFile(durable.OS, name, []byte(text+"\n"), 0o600); err != nil {
-		return k, err
-	}
-	if err := durable.OS.SyncDir(filepath.Dir(name)); err != nil {
+	if err := signing.NewFile(durable.OS, name).Put(k); err != nil {
 		return k, err
 	}
 	if t.opts.Warn != nil {
 		t.opts.Warn(fmt.Errorf("the trail's lifecycle key was made in %s: keep it away from who writes the trail; nothing is pruned, held, erased or rotated without it", name))
 	}
-	return parseKeyText(text)
+	return k, nil
 }
 
 // trusted are the keys whose signatures count, because vkey is trusted.
@@ -277,32 +210,21 @@ func (t *Trail) rotateSigningKey(ctx context.Context, compromised bool) error {
 		return err
 	}
 	id := t.ids()
-	skey, _, err := note.GenerateKey(rand.Reader, id.Origin)
+	// 1. Both keys are there. Crash: trail.json does not name the new one and no
+	// checkpoint has its signature: the next opening drops it.
+	next, err := t.keys.at.Make()
 	if err != nil {
-		return err
-	}
-	next, err := parseKeyText(skey)
-	if err != nil {
-		return err
-	}
-	present, err := durable.ReadFile(t.opts.fs, t.signingFile(), maxSmallFile)
-	if err != nil {
-		return err
-	}
-	// 1. Both keys are in keys/signing.key. Crash: trail.json does not name the new
-	// one and no checkpoint has its signature: the next opening drops it.
-	if err := durable.WriteFile(t.opts.fs, t.signingFile(), append(slices.Clone(present), next.text+"\n"...), 0o600); err != nil {
-		return err
+		return explainSigner(err)
 	}
 	// 2. The entries. Crash: they lie beyond the checkpoint, and say nothing.
 	from := int64(0)
 	_, err = t.journal.AppendMade(func(first int64) ([]byte, []journal.Digest, error) {
 		from = first + 2
-		return t.rotationLines(&id, next.vkey, from, reason)
+		return t.rotationLines(&id, next.VKey, from, reason)
 	})
 	if err != nil {
 		err = explainJournal(err)
-		return errors.Join(err, durable.WriteFile(t.opts.fs, t.signingFile(), present, 0o600))
+		return errors.Join(err, t.keys.at.Keep(id.VKey))
 	}
 	if err := t.completeRotation(&id, now, next, from); err != nil {
 		t.journal.Stop(fmt.Errorf("rotation of the signing key: %w", err))
@@ -312,13 +234,13 @@ func (t *Trail) rotateSigningKey(ctx context.Context, compromised bool) error {
 }
 
 // completeRotation does what follows the entries.
-func (t *Trail) completeRotation(id *trailID, now *signers, next keyText, from int64) error {
+func (t *Trail) completeRotation(id *trailID, now *signers, next signing.Key, from int64) error {
 	if _, err := t.journal.Sync(); err != nil {
 		return err
 	}
 	// 3. The checkpoint of size from, signed by both. With it the rotation has
 	// happened: crash after it, and the next opening goes on from here.
-	t.keys.sign.Store(&signers{current: now.current, former: next.signer, lifecycle: now.lifecycle})
+	t.keys.sign.Store(&signers{current: now.current, former: &next, lifecycle: now.lifecycle})
 	t.signer.treeMu.Lock()
 	t.signer.growLocked(from)
 	snap := t.signer.builder.Snapshot()
@@ -363,17 +285,17 @@ func (t *Trail) rotationLines(id *trailID, vkey string, from int64, reason strin
 }
 
 // nameKey writes the next key into trail.json and makes it the one that signs.
-func (t *Trail) nameKey(id *trailID, now *signers, next keyText, from int64) error {
-	rotation, err := trust.SignRotation(now.current, next.signer, id.VKey, next.vkey, from)
+func (t *Trail) nameKey(id *trailID, now *signers, next signing.Key, from int64) error {
+	rotation, err := trust.SignRotation(now.current, next, id.VKey, next.VKey, from)
 	if err != nil {
-		return err
+		return explainSigner(err)
 	}
 	named := *id
-	named.VKeys = append(slices.Clone(id.VKeys), trust.Key{VKey: next.vkey, From: from, Rotation: rotation})
-	named.VKey = next.vkey
-	after := &signers{current: next.signer, former: now.current, lifecycle: now.lifecycle}
+	named.VKeys = append(slices.Clone(id.VKeys), trust.Key{VKey: next.VKey, From: from, Rotation: rotation})
+	named.VKey = next.VKey
+	after := &signers{current: next, former: &now.current, lifecycle: now.lifecycle}
 	if id.LifecycleVKey == id.VKey {
-		named.LifecycleVKey, after.lifecycle = next.vkey, next.signer
+		named.LifecycleVKey, after.lifecycle = next.VKey, &next
 	}
 	text, err := json.Marshal(named)
 	if err != nil {
@@ -393,36 +315,17 @@ func (t *Trail) nameKey(id *trailID, now *signers, next keyText, from int64) err
 
 // resumeRotation completes a rotation that a crash cut off, or drops its key: the
 // latest checkpoint is signed by the next key too, or it is not.
-func (t *Trail) resumeRotation(next *keyText, signed []byte, size int64) error {
+func (t *Trail) resumeRotation(next *signing.Key, signed []byte, size int64) error {
 	now := t.keys.sign.Load()
 	id := t.ids()
-	v, err := note.NewVerifier(next.vkey)
+	v, err := note.NewVerifier(next.VKey)
 	if err != nil {
 		return err
 	}
 	if _, err := note.Open(signed, note.VerifierList(v)); err == nil {
 		return t.nameKey(&id, now, *next, size)
 	}
-	return t.keepKeys(func(vkey string) bool { return vkey != next.vkey })
-}
-
-// keepKeys leaves those keys in keys/signing.key of which keep is true.
-func (t *Trail) keepKeys(keep func(vkey string) bool) error {
-	text, err := durable.ReadFile(t.opts.fs, t.signingFile(), maxSmallFile)
-	if err != nil {
-		return err
-	}
-	var kept strings.Builder
-	for line := range strings.Lines(string(text)) {
-		k, err := parseKeyText(line)
-		if err != nil {
-			return fmt.Errorf("keys/signing.key: %w", err)
-		}
-		if keep(k.vkey) {
-			kept.WriteString(k.text + "\n")
-		}
-	}
-	return durable.WriteFile(t.opts.fs, t.signingFile(), []byte(kept.String()), 0o600)
+	return explainSigner(t.keys.at.Keep(id.VKey))
 }
 
 // RetireSigningKey ends the overlap that RotateSigningKey began: the former key
@@ -465,20 +368,11 @@ func (t *Trail) retireSigningKey(ctx context.Context) error {
 	}
 	t.signer.signing.Lock()
 	defer t.signer.signing.Unlock()
-	if err := t.keepKeys(func(vkey string) bool { return vkey == id.VKey }); err != nil {
-		return err
+	if err := t.keys.at.Keep(id.VKey); err != nil {
+		return explainSigner(err)
 	}
 	t.keys.sign.Store(&signers{current: now.current, lifecycle: now.lifecycle})
 	return nil
-}
-
-// checkpoint signs a tree head with every key that signs now.
-func (k *keyring) checkpoint(size int64, root tree.Hash) (tree.Checkpoint, error) {
-	s := k.sign.Load()
-	if s.former == nil {
-		return tree.Sign(s.current, size, root)
-	}
-	return tree.Sign(s.current, size, root, s.former)
 }
 
 // keyHistory are the keys as lifecycle entries restate them.

@@ -343,32 +343,3 @@ func withDir(t *testing.T, fsys durable.FS, o *Options) *Options {
 	}
 	return o
 }
-
-// FuzzSigningKey: what stands in a key's file is a key or is not, and no error shows it.
-func FuzzSigningKey(f *testing.F) {
-	skey, _, err := note.GenerateKey(nil, "example.com/log")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(skey)
-	f.Add(skey + "\n")
-	f.Add(skey[:len(skey)-4])
-	f.Add("PRIVATE+KEY+a+00000000+AQ==")
-	f.Fuzz(func(t *testing.T, text string) {
-		k, err := parseKeyText(text)
-		if err != nil {
-			if len(text) > 16 && strings.Contains(err.Error(), text) {
-				t.Error("an error shows a key")
-			}
-			return
-		}
-		v, err := note.NewVerifier(k.vkey)
-		if err != nil || v.Name() != k.signer.Name() || v.KeyHash() != k.signer.KeyHash() {
-			t.Fatalf("%q is no key of %q: %v", k.vkey, k.signer.Name(), err)
-		}
-		sig, err := k.signer.Sign([]byte("x"))
-		if err != nil || !v.Verify([]byte("x"), sig) {
-			t.Errorf("its signature does not verify: %v", err)
-		}
-	})
-}

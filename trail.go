@@ -22,6 +22,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/identity"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/internal/signing"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
@@ -370,6 +371,7 @@ func (t *Trail) closeWriter() error {
 			t.warn(sinks)
 		}
 	}
+	t.keys.close()
 	errs = append(errs, t.idem.Close(), t.closeKeys())
 	sinks = errors.Join(sinks, t.signer.close())
 	if err := errors.Join(append(errs, t.lock.Close())...); err != nil {
@@ -400,6 +402,7 @@ func (t *Trail) release() {
 		t.lock.Close()
 	}
 	if t.keys != nil {
+		t.keys.close()
 		t.closeKeys()
 	}
 	t.lock, t.lockMade, t.journal, t.signer, t.keys, t.idem = nil, false, nil, nil, nil, nil
@@ -585,8 +588,9 @@ func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // keyring are a writer's private keys.
 type keyring struct {
+	at     signingKeys
 	sign   atomic.Pointer[signers]
-	next   *keyText // of a rotation that a crash cut off
+	next   *signing.Key // of a rotation that a crash cut off
 	mac    []byte
 	tokens tokenKey
 }
@@ -595,7 +599,11 @@ type keyring struct {
 func (t *Trail) loadKeys() error {
 	fsys := t.opts.fs
 	k := &keyring{}
-	s, next, err := t.readSigners(t.id)
+	var err error
+	if k.at, err = t.findSigningKeys(); err != nil {
+		return err
+	}
+	s, next, err := t.readSigners(k.at, t.id)
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,7 @@ func restorable(name string) bool {
 		_, ok := parsePageName(page)
 		return ok
 	}
-	return ok && slices.Contains([]string{"signing.key", "lifecycle.key", macName, "identity" + keySuffix, deksName, subjectsName}, rest)
+	return ok && slices.Contains([]string{"signing.key", "signer.json", "lifecycle.key", macName, "identity" + keySuffix, deksName, subjectsName}, rest)
 }
 
 // RestoreBackup puts what a backup holds into dir (X.trail), whose keys/ must not be

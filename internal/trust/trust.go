@@ -141,7 +141,7 @@ func ParseRotation(text string) (origin, was, next string, from int64, ok bool) 
 	}
 	origin, was, next = lines[1], lines[2], lines[3]
 	from, err := strconv.ParseInt(lines[4], 10, 64)
-	return origin, was, next, from, err == nil && text == rotationText(origin, was, next, from)
+	return origin, was, next, from, err == nil && text == rotationText(header, origin, was, next, from)
 }
 
 // SignRotation is the rotation from a key to the next, which signs tree sizes from
