@@ -114,7 +114,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
 		a.keysCommand(), a.pruneCommand(), a.retentionCommand(), a.holdCommand(),
 		a.importCommand(), a.archiveCommand(), a.restoreCommand(), a.tailCommand(), a.configCommand(), a.policyCommand(), a.hookCommand(),
-		a.eraseUserCommand(), a.exportUserCommand(), a.discloseCommand(), a.witnessCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
+		a.eraseUserCommand(), a.exportUserCommand(), a.discloseCommand(), a.witnessCommand(), a.signerCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -235,7 +235,7 @@ func TestEveryCommandHasARule(t *testing.T) {
 		"hold add": true, "hold list": true, "hold lift": true,
 		"init": false, "record": false, "verify": false, "check-proof": false, "info": false, "serve": false, "import": false, "import claude-code": false,
 		"config": false, "config check": false, "policy": false, "policy test": false, "policy explain": false, "hook": false, "hook claude-code": false,
-		"hook install": false, "hook install claude-code": false, "demo": false, "doctor": false, "man": false, "version": false, "help": false, "witness": false, "keys": false, "keys list": false,
+		"hook install": false, "hook install claude-code": false, "demo": false, "doctor": false, "man": false, "version": false, "help": false, "witness": false, "signer": false, "keys": false, "keys list": false,
 		"keys restore": false, "archive": false, "archive status": false, "archive verify": false, "restore": false, "retention": false, "hold": false,
 	}
 	var walk func(c *cobra.Command, path string)

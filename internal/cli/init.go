@@ -43,6 +43,9 @@ retention, holds, prunes, erasures, another signing key. It is made in the file
 where there is none; kept away from who writes the trail, it keeps the writer's
 key alone from allowing any of that.
 
+--signer has the trail signed by another process, which runs as kaizen-audit signer
+and has the key (docs/keys.md): the writer's account alone then rewrites nothing.
+
 --user makes a trail for a service, as root: the user makes its files in
 --data-dir, which is the user's alone, and the log's path is linked to them. It
 may be run again.`,
@@ -52,6 +55,7 @@ may be run again.`,
   kaizen-audit init --profile gdpr --key-file audit.key
   kaizen-audit init --encrypt --key-file audit.key
   kaizen-audit init --lifecycle-key /mnt/officer/lifecycle.key
+  kaizen-audit init --signer unix:/run/signer/sock
   kaizen-audit init --user kaizen-audit`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -231,7 +231,7 @@ func (a *app) makeAs(ctx context.Context, who *account, log, dataDir string, opt
 		return err
 	}
 	for _, f := range []struct{ name, value string }{
-		{"origin", opts.Origin}, {"profile", opts.Profile}, {"group", opts.Group}, {"socket-group", opts.SocketGroup}, {"append-only", opts.AppendOnly}, {"key-file", opts.KeyFile}, {"key-url", a.settings.keyURL}, {"lifecycle-key", opts.LifecycleKeyFile},
+		{"origin", opts.Origin}, {"profile", opts.Profile}, {"group", opts.Group}, {"socket-group", opts.SocketGroup}, {"append-only", opts.AppendOnly}, {"key-file", opts.KeyFile}, {"key-url", a.settings.keyURL}, {"lifecycle-key", opts.LifecycleKeyFile}, {"signer", opts.Signer},
 		{"segment-bytes", flagBytes(a.settings.segmentBytes)}, {"max-line", flagBytes(a.settings.maxLine)},
 	} {
 		if f.value != "" {

@@ -47,6 +47,7 @@ type settings struct {
 	openKEK      func(context.Context) (kms.KEK, error) // of keyURL; nil where there is none
 	services     []KeyService
 	lifecycleKey string
+	signer       string
 	archiveTo    storeURL
 	archiveEvery time.Duration
 	archiveRate  byteSize
@@ -74,7 +75,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
-var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "access-control", "allowed-roles", "key-file", "key-url", "lifecycle-key",
+var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "access-control", "allowed-roles", "key-file", "key-url", "lifecycle-key", "signer",
 	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", "allow-http"}
 
 // archivePrefix begins the flags whose keys stand in section archive; allow-http
@@ -117,6 +118,7 @@ func (s *settings) addWriter(f *pflag.FlagSet) {
 	f.Var(&s.socketGroup, "socket-group", "a group whose members may record through this process: NAME or GID (default nobody)")
 	f.BoolVar(&s.anyFS, "any-file-system", false, "make a trail also where a lock may not keep other machines out (nfs, cifs, 9p, vfat)")
 	f.StringVar(&s.lifecycleKey, "lifecycle-key", "", "the file with the trail's lifecycle key, where that is kept apart")
+	f.StringVar(&s.signer, "signer", "", "the signer that has the trail's signing key, `unix:/PATH` (default as remembered, else a key in keys/)")
 	f.Var(s.appendOnly, "append-only", "set the system's append-only flag on these files (root only)")
 	s.addArchive(f)
 }
@@ -154,7 +156,7 @@ func (s *settings) options() audit.Options {
 		Durability: audit.Durability(s.durability), SegmentBytes: s.segmentBytes.bytes, MaxLine: int(s.maxLine.bytes),
 		CheckpointTo: s.checkpointTo, Group: string(s.group), SocketGroup: string(s.socketGroup), AppendOnly: appendOnly, AnyFileSystem: s.anyFS,
 		RetentionDays: int(s.retention), RetentionLock: s.lockPeriod, RotationInterval: s.rotation.value,
-		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey,
+		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey, Signer: s.signer,
 		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
 		Policy: s.policy, Anchors: s.anchors, Access: s.accessRules(),
 	}

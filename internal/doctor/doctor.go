@@ -188,6 +188,17 @@ func (e *exam) space(s durable.FileSystem) {
 
 // key says who can sign.
 func (e *exam) key() {
+	if s := e.info.Signer; s != nil {
+		switch {
+		case s.Problem != "":
+			e.say("key", Fail, "start the signer, as its user: kaizen-audit signer; or name where it is: --signer", "%s", s.Problem)
+		case s.UID == os.Geteuid() && s.UID != 0:
+			e.say("key", Warn, "run kaizen-audit signer as another user (docs/keys.md)", "the signer at %s runs as this user, who so has the key too", s.URL)
+		default:
+			e.say("key", OK, "", "user %d and root can sign, by the signer at %s: %d entries are signed, and what continues them", s.UID, s.URL, s.Size)
+		}
+		return
+	}
 	name := filepath.Join(e.info.Dir, "keys", "signing.key")
 	fi, err := os.Stat(name)
 	switch {
