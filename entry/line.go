@@ -35,29 +35,50 @@ type Stamp struct {
 	Trails bool
 }
 
+// Place is where the value of a member is in the text of an event or a line, as
+// offsets from its first byte.
+type Place struct {
+	Name       string
+	Start, End int
+}
+
 // AppendLine appends the line of ev, without a newline. On an error dst is
 // returned as it was, and the error is a *FieldError that holds a
 // *SyntaxError where JSON text is at fault, or a *LineTooLongError.
 func AppendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
-	begin := len(dst)
-	out, err := appendLine(dst, ev, st)
-	if err != nil {
-		return dst[:begin], err
+	l := line{dst: dst, begin: len(dst)}
+	err := l.line(ev, st)
+	return l.dst, err
+}
+
+// AppendLinePlaces is AppendLine, and appends where the members are whose values
+// are the caller's words, in their order, and policy.
+func AppendLinePlaces(dst []byte, places []Place, ev *Event, st *Stamp) ([]byte, []Place, error) {
+	l := line{dst: dst, begin: len(dst), told: true, places: places}
+	err := l.line(ev, st)
+	return l.dst, l.places, err
+}
+
+// line writes the line.
+func (l *line) line(ev *Event, st *Stamp) error {
+	if err := ev.check(st.Trails); err != nil {
+		return err
 	}
+	l.members(ev, st)
 	limit := st.MaxLine
 	if limit == 0 {
 		limit = DefaultMaxLine
 	}
-	if n := len(out) - begin; n > limit {
-		return dst[:begin], &LineTooLongError{n, limit}
+	if n := len(l.dst) - l.begin; l.err == nil && n > limit {
+		l.err = &LineTooLongError{n, limit}
 	}
-	return out, nil
+	if l.err != nil {
+		l.dst = l.dst[:l.begin]
+	}
+	return l.err
 }
 
-func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
-	if err := ev.check(st.Trails); err != nil {
-		return dst, err
-	}
+func (l *line) members(ev *Event, st *Stamp) {
 	at := ev.Timestamp
 	if at.IsZero() {
 		at = st.RecordedAt
@@ -66,7 +87,6 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 	if trace == "" {
 		trace = st.TraceID
 	}
-	l := line{dst: dst}
 	l.dst = append(l.dst, `{"timestamp":`...)
 	l.time("timestamp", at)
 	l.text(`,"event_type":`, "event_type", ev.EventType)
@@ -84,6 +104,7 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 	}
 	if ev.Error == nil {
 		l.dst = append(l.dst, `,"error":null`...)
+		l.place("error", len(l.dst)-len("null"))
 	} else {
 		l.text(`,"error":`, "error", *ev.Error)
 	}
@@ -105,7 +126,6 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
 	l.policy(ev, st.Policy)
 	l.dst = append(l.dst, '}')
-	return l.dst, l.err
 }
 
 // AppendEvent appends ev as JSON text that ParseEvent reads as the same event,
@@ -113,11 +133,25 @@ func appendLine(dst []byte, ev *Event, st *Stamp) ([]byte, error) {
 // out, and an absent timestamp stays absent. Errors are those of AppendLine,
 // but for the length of the line.
 func AppendEvent(dst []byte, ev *Event) ([]byte, error) {
-	begin := len(dst)
+	l := line{dst: dst, begin: len(dst)}
+	err := l.event(ev)
+	return l.dst, err
+}
+
+// AppendEventPlaces is AppendEvent, and appends where the members are whose values
+// are the caller's words, in their order.
+func AppendEventPlaces(dst []byte, places []Place, ev *Event) ([]byte, []Place, error) {
+	l := line{dst: dst, begin: len(dst), told: true, places: places}
+	err := l.event(ev)
+	return l.dst, l.places, err
+}
+
+// event writes the event.
+func (l *line) event(ev *Event) error {
 	if err := ev.check(false); err != nil {
-		return dst, err
+		return err
 	}
-	l := line{dst: append(dst, '{')}
+	l.dst = append(l.dst, '{')
 	l.text(`"event_type":`, "event_type", ev.EventType)
 	switch {
 	case ev.zoneAssumed:
@@ -151,10 +185,11 @@ func AppendEvent(dst []byte, ev *Event) ([]byte, error) {
 	l.some(`,"outcome":`, "outcome", ev.Outcome)
 	l.object(`,"authority":`, "authority", ev.Authority, false)
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
+	l.dst = append(l.dst, '}')
 	if l.err != nil {
-		return dst[:begin], l.err
+		l.dst = l.dst[:l.begin]
 	}
-	return append(l.dst, '}'), nil
+	return l.err
 }
 
 // check tells what can be told without encoding.
@@ -197,10 +232,20 @@ func validEventType(s string) bool {
 	return s != ""
 }
 
-// line is a line being written; the first error sticks.
+// line is a line being written, from begin on; the first error sticks.
 type line struct {
-	dst []byte
-	err error
+	dst    []byte
+	begin  int
+	told   bool // places are wanted
+	places []Place
+	err    error
+}
+
+// place notes where a member's value is that ends here.
+func (l *line) place(field string, start int) {
+	if l.told {
+		l.places = append(l.places, Place{field, start - l.begin, len(l.dst) - l.begin})
+	}
 }
 
 func (l *line) fail(field string, err error) {
@@ -213,10 +258,12 @@ var errUTF8 = errors.New("is not valid UTF-8")
 
 func (l *line) text(prefix, field, s string) {
 	l.dst = append(l.dst, prefix...)
+	start := len(l.dst)
 	var ok bool
 	if l.dst, ok = AppendString(l.dst, s); !ok {
 		l.fail(field, errUTF8)
 	}
+	l.place(field, start)
 }
 
 func (l *line) some(prefix, field, s string) {
@@ -235,35 +282,41 @@ func (l *line) time(field string, t time.Time) {
 }
 
 func (l *line) duration(ev *Event) {
-	if ev.number != nil {
-		if f, err := strconv.ParseFloat(bytesAsString(ev.number), 64); err == nil && f == ev.DurationMS {
-			l.dst = append(l.dst, ev.number...)
-			return
-		}
-	}
-	d := ev.DurationMS
-	if math.IsNaN(d) || math.IsInf(d, 0) || d < 0 {
+	start, d := len(l.dst), ev.DurationMS
+	switch {
+	case ev.number != nil && isNumber(ev.number, d):
+		l.dst = append(l.dst, ev.number...)
+	case math.IsNaN(d) || math.IsInf(d, 0) || d < 0:
 		l.fail("duration_ms", errors.New("must be a number of milliseconds, not negative"))
-		return
+	default:
+		l.dst = appendFloat(l.dst, d)
 	}
-	l.dst = appendFloat(l.dst, d)
+	l.place("duration_ms", start)
+}
+
+// isNumber tells whether a JSON number is still what is meant.
+func isNumber(text []byte, f float64) bool {
+	was, err := strconv.ParseFloat(bytesAsString(text), 64)
+	return err == nil && was == f
 }
 
 // object writes a member that is an object; anything else is wrapped. An
 // absent one is {} or, unless required, left out.
 func (l *line) object(prefix, field string, o Object, required bool) {
-	if o.IsZero() {
-		if required {
-			l.dst = append(l.dst, prefix...)
-			l.dst = append(l.dst, '{', '}')
-		}
+	if o.IsZero() && !required {
 		return
 	}
 	l.dst = append(l.dst, prefix...)
-	var err error
-	if l.dst, err = appendObject(l.dst, o); err != nil {
-		l.fail(field, err)
+	start := len(l.dst)
+	if o.IsZero() {
+		l.dst = append(l.dst, '{', '}')
+	} else {
+		var err error
+		if l.dst, err = appendObject(l.dst, o); err != nil {
+			l.fail(field, err)
+		}
 	}
+	l.place(field, start)
 }
 
 func appendObject(dst []byte, o Object) ([]byte, error) {
@@ -292,6 +345,7 @@ func (l *line) policy(ev *Event, notes []byte) {
 		return
 	}
 	l.dst = append(l.dst, `,"policy":`...)
+	start := len(l.dst)
 	next := byte('{')
 	add := func(text string) {
 		l.dst = append(append(l.dst, next), text...)
@@ -307,6 +361,7 @@ func (l *line) policy(ev *Event, notes []byte) {
 		add(string(notes[1 : len(notes)-1]))
 	}
 	l.dst = append(l.dst, '}')
+	l.place("policy", start)
 }
 
 // appendValue appends whatever the object holds, checked and in our spelling.

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"errors"
-	"slices"
 	"sync"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -52,21 +51,23 @@ func (p *Policy) AppendLine(dst []byte, ev *entry.Event, st *entry.Stamp, run Ru
 	if err != nil {
 		return dst, err
 	}
-	out, err := entry.AppendLine(dst, seen, st)
+	out, places, err := entry.AppendLinePlaces(dst, w.places[:0], seen, st)
 	if err != nil {
 		return dst, err
 	}
-	if err := w.run(out[begin:]); err != nil {
+	if err := w.run(out[begin:], places); err != nil {
 		return dst[:begin], err
 	}
-	if out = w.finish(out, begin); len(w.edits) > 0 || len(w.notes) > 0 {
-		limit := st.MaxLine
-		if limit == 0 {
-			limit = entry.DefaultMaxLine
-		}
-		if n := len(out) - begin; n > limit {
-			return dst[:begin], &entry.LineTooLongError{Bytes: n, Max: limit}
-		}
+	if len(w.edits) == 0 && len(w.notes) == 0 {
+		return out, nil
+	}
+	out = w.finish(out, begin)
+	limit := st.MaxLine
+	if limit == 0 {
+		limit = entry.DefaultMaxLine
+	}
+	if n := len(out) - begin; n > limit {
+		return dst[:begin], &entry.LineTooLongError{Bytes: n, Max: limit}
 	}
 	return out, nil
 }
@@ -82,17 +83,14 @@ func (p *Policy) AppendEvent(dst []byte, ev *entry.Event, run Run) (out, notes [
 	if err != nil {
 		return dst, nil, err
 	}
-	if out, err = entry.AppendEvent(dst, seen); err != nil {
+	out, places, err := entry.AppendEventPlaces(dst, w.places[:0], seen)
+	if err != nil {
 		return dst, nil, err
 	}
-	if err := w.run(out[begin:]); err != nil {
+	if err := w.run(out[begin:], places); err != nil {
 		return dst[:begin], nil, err
 	}
-	if len(w.edits) > 0 {
-		text := slices.Clone(out[begin:])
-		out = w.edit(out[:begin], text, 0)
-	}
-	return out, w.appendNotes(nil), nil
+	return w.edited(out, begin), w.appendNotes(nil), nil
 }
 
 // Event gives what the policy leaves of an event. Its notes go with it
@@ -167,7 +165,7 @@ func (w *walker) begin(p *Policy, ev *entry.Event, run Run) (*entry.Event, error
 		seen = &w.event
 		w.note(masked, "/idempotency_key", "detectors")
 	}
-	if len(p.fields) == 0 && len(p.only) == 0 {
+	if w.plain = len(p.fields) == 0 && len(p.only) == 0; w.plain {
 		return seen, nil
 	}
 	is := what{ev: seen}
@@ -184,40 +182,52 @@ func (w *walker) begin(p *Policy, ev *entry.Event, run Run) (*entry.Event, error
 			w.only = append(w.only, p.only[i].paths...)
 		}
 	}
+	w.plain = len(w.fields) == 0 && len(w.only) == 0
 	return seen, nil
 }
 
 func (w *walker) release() {
-	w.p, w.run_, w.src, w.event = nil, Run{}, nil, entry.Event{}
+	w.p, w.run_, w.src = nil, Run{}, nil
+	if w.event.EventType != "" {
+		w.event = entry.Event{}
+	}
 	w.fields, w.only = w.fields[:0], w.only[:0]
 	clear(w.edits)
 	clear(w.notes)
 	clear(w.frames)
-	w.edits, w.notes, w.frames, w.decoded, w.level, w.prior, w.err = w.edits[:0], w.notes[:0], w.frames[:0], w.decoded[:0], 0, 0, nil
-	if cap(w.decoded) <= 1<<20 { // a giant is left to the collector
+	w.edits, w.notes, w.frames, w.pointers, w.decoded, w.level, w.prior, w.err = w.edits[:0], w.notes[:0], w.frames[:0], w.pointers[:0], w.decoded[:0], 0, 0, nil
+	if cap(w.decoded) <= maxKept && cap(w.was) <= maxKept { // a giant is left to the collector
 		walkers.Put(w)
 	}
 }
 
+// maxKept is the largest buffer that is kept.
+const maxKept = 1 << 20
+
 // finish replaces the text from begin on by what the policy leaves of it.
 func (w *walker) finish(out []byte, begin int) []byte {
-	if len(w.edits) == 0 && len(w.notes) == 0 {
-		return out
-	}
-	text := slices.Clone(out[begin:])
-	out = w.edit(out[:begin], text, 0)
+	out = w.edited(out, begin)
 	if len(w.notes) == 0 {
 		return out
 	}
 	// The member policy is the last one, and so are what ends it and the line.
 	out = out[:len(out)-1]
-	if w.hasPolicy {
-		out = append(out[:len(out)-1], ',')
-	} else {
-		out = append(out, `,"policy":{`...)
+	if !w.hasPolicy {
+		return append(w.appendNotes(append(out, `,"policy":`...)), '}')
 	}
-	notes := w.appendNotes(nil)
-	return append(append(out, notes[1:]...), '}')
+	at := len(out) - 1 // the notes' brace becomes the comma
+	out = w.appendNotes(out[:at])
+	out[at] = ','
+	return append(out, '}')
+}
+
+// edited makes the edits in the text from begin on.
+func (w *walker) edited(out []byte, begin int) []byte {
+	if len(w.edits) == 0 {
+		return out
+	}
+	w.was = append(w.was[:0], out[begin:]...)
+	return w.edit(out[:begin], w.was, 0)
 }
 
 // edit appends the text with the edits from the first one on.

@@ -7,9 +7,9 @@ import (
 )
 
 // listed tells whether a list of what is kept is about one of the event's members.
-func (w *walker) listed(name []byte) bool {
+func (w *walker) listed(name string) bool {
 	for _, pt := range w.only {
-		if pt[0] == string(name) {
+		if pt[0] == name {
 			return true
 		}
 	}

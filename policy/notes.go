@@ -42,7 +42,7 @@ func kindOf(a Action) kind {
 	return masked
 }
 
-// note is something that was done.
+// note is something that was done. Its pointer may share the walker's memory.
 type note struct {
 	kind    kind
 	pointer string
@@ -94,6 +94,12 @@ type list struct {
 	prior    int // so many are of an earlier run
 }
 
+// begin makes it empty; its memory is used again.
+func (l *list) begin(name string) {
+	clear(l.pointers)
+	l.name, l.pointers, l.prior = name, l.pointers[:0], 0
+}
+
 // add notes a pointer, unless one of an earlier run stands for it.
 func (l *list) add(pointer string, prior bool) {
 	if slices.Contains(l.pointers, pointer) {
@@ -106,6 +112,41 @@ func (l *list) add(pointer string, prior bool) {
 	if prior {
 		l.prior = len(l.pointers)
 	}
+}
+
+// append appends the member that the list is.
+func (l *list) append(dst []byte) []byte {
+	dst, _ = entry.AppendString(dst, l.name)
+	dst = append(dst, ':')
+	next := byte('[')
+	for _, p := range l.pointers {
+		dst, _ = entry.AppendString(append(dst, next), p)
+		next = ','
+	}
+	return append(dst, ']')
+}
+
+// lists are what notes are gathered in.
+type lists struct {
+	kinds [kinds]list
+	rules []list
+}
+
+// rule gives the list of a rule.
+func (l *lists) rule(name string) *list {
+	for i := range l.rules {
+		if l.rules[i].name == name {
+			return &l.rules[i]
+		}
+	}
+	n := len(l.rules)
+	if n < cap(l.rules) {
+		l.rules = l.rules[:n+1]
+	} else {
+		l.rules = append(l.rules, list{})
+	}
+	l.rules[n].begin(name)
+	return &l.rules[n]
 }
 
 func memberOf(pointer string) string {
@@ -151,11 +192,11 @@ func (w *walker) appendNotes(dst []byte) []byte {
 	if len(w.notes) == 0 {
 		return dst
 	}
-	if dst == nil {
-		dst = make([]byte, 0, 256) // a note or two
+	l := &w.lists
+	for k := range l.kinds {
+		l.kinds[k].begin(kindNames[k])
 	}
-	var byKind [kinds]list
-	var byRule []list
+	l.rules = l.rules[:0]
 	how := w.shorten()
 	for i, n := range w.notes {
 		p := n.pointer
@@ -167,41 +208,28 @@ func (w *walker) appendNotes(dst []byte) []byte {
 		}
 		p = how(p)
 		if n.kind < kinds {
-			byKind[n.kind].add(p, i < w.prior)
+			l.kinds[n.kind].add(p, i < w.prior)
 		}
-		if n.rule == "" {
-			continue
+		if n.rule != "" {
+			l.rule(n.rule).add(p, i < w.prior)
 		}
-		at := slices.IndexFunc(byRule, func(l list) bool { return l.name == n.rule })
-		if at < 0 {
-			at, byRule = len(byRule), append(byRule, list{name: n.rule})
-		}
-		byRule[at].add(p, i < w.prior)
 	}
-	slices.SortFunc(byRule, func(a, b list) int { return strings.Compare(a.name, b.name) })
 	next := byte('{')
-	add := func(name string, pointers []string) {
-		dst, _ = entry.AppendString(append(dst, next), name)
-		dst = append(dst, ':')
-		next = '['
-		for _, p := range pointers {
-			dst, _ = entry.AppendString(append(dst, next), p)
+	for k := range l.kinds {
+		if len(l.kinds[k].pointers) > 0 {
+			dst = l.kinds[k].append(append(dst, next))
 			next = ','
 		}
-		dst = append(dst, ']')
 	}
-	for k, l := range byKind {
-		if len(l.pointers) > 0 {
-			add(kindNames[k], l.pointers)
-		}
-	}
-	if len(byRule) == 0 {
+	if len(l.rules) == 0 {
 		return append(dst, '}')
 	}
+	slices.SortFunc(l.rules, func(a, b list) int { return strings.Compare(a.name, b.name) })
 	dst = append(append(dst, next), `"rules":`...)
 	next = '{'
-	for _, l := range byRule {
-		add(l.name, l.pointers)
+	for i := range l.rules {
+		dst = l.rules[i].append(append(dst, next))
+		next = ','
 	}
 	return append(dst, '}', '}')
 }

@@ -29,6 +29,8 @@ type Policy struct {
 	cards  bool // card numbers are masked also where detectors leave things alone
 	users  bool // every event needs a user
 	tokens bool
+
+	names, actions known // in which there is nothing
 }
 
 type field struct {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/detect"
@@ -22,15 +23,20 @@ type walker struct {
 	event  entry.Event // a copy, where the event becomes another one
 	fields []*field    // for this event
 	only   []path
+	plain  bool // there is nothing in fields and only: detectors decide
 
 	src       []byte
+	places    []entry.Place // of the members in src
 	pos       int
 	level     int // strings around src
 	hasPolicy bool
 	frames    []frame // what is around pos
 	edits     []edit  // in their order, of src from the level's first on
+	was       []byte  // the text before its edits
 	notes     []note
-	prior     int // so many of the notes are of an earlier run
+	prior     int    // so many of the notes are of an earlier run
+	pointers  []byte // the text of their pointers
+	lists     lists
 	matches   []detect.Match
 	decoded   []byte // strings without their escapes, the inner one last
 	err       error
@@ -63,20 +69,11 @@ const (
 	bad          // the text is no JSON
 )
 
-// run goes over an event or a line.
-func (w *walker) run(text []byte) error {
-	w.src, w.pos, w.hasPolicy, w.err = text, 1, false, nil
-	for w.pos < len(w.src) && w.src[w.pos] != '}' {
-		begin := w.pos
-		if w.src[w.pos] == ',' {
-			w.pos++
-		}
-		name, _, ok := w.token()
-		if !ok {
-			return errText
-		}
-		w.pos++ // the colon
-		if !w.member(name, begin) {
+// run goes over the members of an event or a line.
+func (w *walker) run(text []byte, places []entry.Place) error {
+	w.src, w.places, w.hasPolicy, w.err = text, places, false, nil
+	for i := range places {
+		if !w.member(&places[i]) {
 			return errText
 		}
 		if w.err != nil {
@@ -86,46 +83,46 @@ func (w *walker) run(text []byte) error {
 	return nil
 }
 
-// member goes over one of the event's own members. before is where the comma
-// before it is, if there is one.
-func (w *walker) member(name []byte, before int) bool {
-	f := frame{name: name, field: len(w.fields), kept: !w.listed(name)}
-	switch string(name) {
-	case "timestamp", "event_type", "event_id", "recorded_at", "recorded_by", "success", "idempotency_key":
-		return w.skip()
+// member goes over one of the event's own members.
+func (w *walker) member(m *entry.Place) bool {
+	f := frame{name: bytesOf(m.Name), field: len(w.fields), kept: !w.listed(m.Name)}
+	switch m.Name {
+	case "event_type", "idempotency_key":
+		return true
 	case "policy":
 		w.hasPolicy = true
-		return w.skip()
+		return true
 	case "duration_ms":
-		start := w.pos
-		if !w.skip() {
-			return false
-		}
-		if m, ok := w.p.set.Number(w.src[start:w.pos]); ok {
-			w.edits = append(w.edits, edit{start, w.pos, []byte("0")})
-			w.note(dropped, "/duration_ms", m.Rule)
+		if n, ok := w.p.set.Number(w.src[m.Start:m.End]); ok {
+			w.note(dropped, "/duration_ms", n.Rule)
+			w.edits = append(w.edits, edit{m.Start, m.End, []byte("0")})
 		}
 		return true
 	case "agent_id", "trace_id", "span_id", "parent_span_id", "resource":
 		if f.never = true; len(w.fields) == 0 && len(w.only) == 0 && !w.p.cards {
-			return w.skip()
+			return true
 		}
 	}
-	start, edits := w.pos, len(w.edits)
+	if w.plain && !f.never && w.clean(m) {
+		return true
+	}
+	edits := len(w.edits)
+	w.pos = m.Start
 	w.frames = append(w.frames[:0], f)
 	if r := w.value(); r != goes {
 		return r == stays
 	}
 	w.edits = w.edits[:edits]
-	switch string(name) {
+	switch m.Name {
 	case "inputs", "outputs", "metadata":
-		w.edits = append(w.edits, edit{start, w.pos, []byte("{}")})
+		w.edits = append(w.edits, edit{m.Start, m.End, []byte("{}")})
 	case "error":
-		w.edits = append(w.edits, edit{start, w.pos, []byte("null")})
+		w.edits = append(w.edits, edit{m.Start, m.End, []byte("null")})
 	case "agent_id", "trace_id", "action":
-		w.edits = append(w.edits, edit{start, w.pos, []byte(`"****"`)})
+		w.edits = append(w.edits, edit{m.Start, m.End, []byte(`"****"`)})
 	default:
-		w.edits = append(w.edits, edit{before, w.pos, nil})
+		comma := m.Start - len(`,"":`) - len(m.Name)
+		w.edits = append(w.edits, edit{comma, m.End, nil})
 	}
 	return true
 }
@@ -620,10 +617,9 @@ func (w *walker) token_(dst, value []byte, action Action) ([]byte, kind) {
 }
 
 // pointer is the JSON pointer to the value at hand, or to the string that it
-// stands in.
+// stands in. It shares the walker's memory.
 func (w *walker) pointer() string {
-	var room [64]byte
-	b := room[:0]
+	b := w.pointers
 	for i := range w.frames {
 		f := &w.frames[i]
 		if i > 0 && w.frames[i-1].inside {
@@ -645,8 +641,16 @@ func (w *walker) pointer() string {
 			}
 		}
 	}
-	return string(b)
+	begin := len(w.pointers)
+	w.pointers = b
+	return stringOf(b[begin:])
 }
+
+// stringOf shares b, which must not change while the string is in use.
+func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// bytesOf shares s: its bytes must only be read.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // token reads the string at pos: what is between its quotes, and whether that has
 // escapes.
