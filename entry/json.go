@@ -11,21 +11,21 @@ import (
 const MaxDepth = 128
 
 // scanner checks JSON text and writes it again in our one spelling: no white
-// space, numbers as they are, strings with the fewest escapes. It is pooled:
-// nothing in it outlives a call.
+// space, numbers as they are, strings with the fewest escapes. Most text is in
+// that spelling already: what is, is copied in one piece. It is pooled: nothing in
+// it outlives a call.
 type scanner struct {
-	src []byte
-	pos int
-	dst []byte
+	src  []byte
+	pos  int
+	from int // what is between here and pos is written as it is, later
+	dst  []byte
 
-	// keys holds the names of every object being written, as spans of dst;
+	// keys holds the names of every object being written, in our spelling;
 	// each object uses the part above the length that it found.
-	keys []span
+	keys [][]byte
 
 	member jsonMember // the one that ParseEvent is at: an interface can hold it without an allocation
 }
-
-type span struct{ start, end int }
 
 // manyKeys is where looking through the earlier names of an object one by one
 // gives way to a map. Found by BenchmarkCompactKeys: below it no allocation
@@ -39,30 +39,41 @@ var scanners = sync.Pool{New: func() any { return new(scanner) }}
 // returned as it was.
 func AppendCompact(dst, src []byte, depth int) ([]byte, error) {
 	s := scanners.Get().(*scanner)
-	s.src, s.pos, s.dst = src, 0, dst
-	err := s.document(depth)
-	out := s.dst
+	out, err := s.compact(dst, src, depth)
 	s.release()
-	if err != nil {
+	return out, err
+}
+
+func (s *scanner) compact(dst, src []byte, depth int) ([]byte, error) {
+	s.src, s.pos, s.from, s.dst, s.keys = src, 0, 0, dst, s.keys[:0]
+	if err := s.document(depth); err != nil {
 		return dst, err
 	}
-	return out, nil
+	return append(s.dst, src[s.from:s.pos]...), nil
 }
 
 func (s *scanner) release() {
+	clear(s.keys)
 	s.src, s.dst, s.keys, s.member = nil, nil, s.keys[:0], jsonMember{}
 	scanners.Put(s)
 }
 
+// write writes what is in our spelling up to pos, and goes on at next.
+func (s *scanner) write(pos, next int) {
+	s.dst = append(s.dst, s.src[s.from:pos]...)
+	s.from = next
+}
+
+// document reads the one value; white space behind it is not written.
 func (s *scanner) document(depth int) error {
-	s.space()
+	s.gap()
 	if s.pos == len(s.src) {
 		return s.fail("no JSON value here")
 	}
 	if err := s.value(depth); err != nil {
 		return err
 	}
-	s.space()
+	s.gap()
 	if s.pos != len(s.src) {
 		return s.fail("more text after the JSON value")
 	}
@@ -79,6 +90,15 @@ func (s *scanner) space() {
 		default:
 			return
 		}
+	}
+}
+
+// gap leaves out white space, which there mostly is none of.
+func (s *scanner) gap() {
+	if s.pos < len(s.src) && s.src[s.pos] <= ' ' {
+		start := s.pos
+		s.space()
+		s.write(start, s.pos)
 	}
 }
 
@@ -112,7 +132,6 @@ func (s *scanner) word(w string) error {
 		return s.fail("this is not the beginning of a JSON value")
 	}
 	s.pos += len(w)
-	s.dst = append(s.dst, w...)
 	return nil
 }
 
@@ -120,29 +139,25 @@ func (s *scanner) array(depth int) error {
 	if depth > MaxDepth {
 		return s.fail("nested deeper than 128 levels")
 	}
-	s.dst = append(s.dst, '[')
 	s.pos++
-	s.space()
+	s.gap()
 	if s.pos < len(s.src) && s.src[s.pos] == ']' {
 		s.pos++
-		s.dst = append(s.dst, ']')
 		return nil
 	}
 	for {
-		s.space()
+		s.gap()
 		if err := s.value(depth); err != nil {
 			return err
 		}
-		s.space()
+		s.gap()
 		if s.pos == len(s.src) {
 			return s.fail("the text ends inside an array")
 		}
 		switch s.src[s.pos] {
 		case ',':
-			s.dst = append(s.dst, ',')
 			s.pos++
 		case ']':
-			s.dst = append(s.dst, ']')
 			s.pos++
 			return nil
 		default:
@@ -155,35 +170,31 @@ func (s *scanner) object(depth int) error {
 	if depth > MaxDepth {
 		return s.fail("nested deeper than 128 levels")
 	}
-	s.dst = append(s.dst, '{')
 	s.pos++
-	s.space()
+	s.gap()
 	if s.pos < len(s.src) && s.src[s.pos] == '}' {
 		s.pos++
-		s.dst = append(s.dst, '}')
 		return nil
 	}
 	base := len(s.keys)
-	defer func() { s.keys = s.keys[:base] }()
 	var seen map[string]struct{}
 	for {
-		s.space()
+		s.gap()
 		if s.pos == len(s.src) {
 			return s.fail("the text ends inside an object")
 		}
 		if s.src[s.pos] != '"' {
 			return s.fail("a member name in double quotes is needed here")
 		}
-		at, start := s.pos, len(s.dst)
-		if err := s.text(); err != nil {
+		at := s.pos
+		name, err := s.name()
+		if err != nil {
 			return err
 		}
-		// Our spelling of a text is unique, so equal names are equal bytes.
-		name := s.dst[start:]
 		if seen == nil && len(s.keys)-base >= manyKeys {
 			seen = make(map[string]struct{}, 2*manyKeys)
 			for _, k := range s.keys[base:] {
-				seen[string(s.dst[k.start:k.end])] = struct{}{}
+				seen[string(k)] = struct{}{}
 			}
 		}
 		duplicate := false
@@ -192,38 +203,36 @@ func (s *scanner) object(depth int) error {
 			seen[string(name)] = struct{}{}
 		} else {
 			for _, k := range s.keys[base:] {
-				if bytes.Equal(s.dst[k.start:k.end], name) {
+				if bytes.Equal(k, name) {
 					duplicate = true
 					break
 				}
 			}
-			s.keys = append(s.keys, span{start, len(s.dst)})
+			s.keys = append(s.keys, name)
 		}
 		if duplicate {
 			s.pos = at
 			return s.fail("this member name occurs twice in its object")
 		}
-		s.space()
+		s.gap()
 		if s.pos == len(s.src) || s.src[s.pos] != ':' {
 			return s.fail("a colon is needed after the member name")
 		}
 		s.pos++
-		s.dst = append(s.dst, ':')
-		s.space()
+		s.gap()
 		if err := s.value(depth); err != nil {
 			return err
 		}
-		s.space()
+		s.gap()
 		if s.pos == len(s.src) {
 			return s.fail("the text ends inside an object")
 		}
 		switch s.src[s.pos] {
 		case ',':
-			s.dst = append(s.dst, ',')
 			s.pos++
 		case '}':
-			s.dst = append(s.dst, '}')
 			s.pos++
+			s.keys = s.keys[:base]
 			return nil
 		default:
 			return s.fail("a comma or } is needed here")
@@ -231,15 +240,26 @@ func (s *scanner) object(depth int) error {
 	}
 }
 
+// name reads a member's name and gives it in our spelling, which of a text is
+// unique: equal names are equal bytes.
+func (s *scanner) name() ([]byte, error) {
+	start, at := s.pos, len(s.dst)+s.pos-s.from
+	if err := s.text(); err != nil {
+		return nil, err
+	}
+	if s.from <= start {
+		return s.src[start:s.pos], nil
+	}
+	s.write(s.pos, s.pos)
+	return s.dst[at:], nil
+}
+
 func (s *scanner) number() error {
-	start := s.pos
 	end, reason := scanNumber(s.src, s.pos)
+	s.pos = end
 	if reason != "" {
-		s.pos = end
 		return s.fail(reason)
 	}
-	s.pos = end
-	s.dst = append(s.dst, s.src[start:end]...)
 	return nil
 }
 
@@ -286,9 +306,7 @@ func scanNumber(src []byte, i int) (end int, reason string) {
 // text reads a string and writes it in our spelling.
 func (s *scanner) text() error {
 	src := s.src
-	s.dst = append(s.dst, '"')
 	i := s.pos + 1
-	from := i // not yet copied
 	for {
 		i += plainPrefix(src[i:])
 		if i == len(src) {
@@ -297,20 +315,17 @@ func (s *scanner) text() error {
 		}
 		switch c := src[i]; {
 		case c == '"':
-			s.dst = append(s.dst, src[from:i]...)
-			s.dst = append(s.dst, '"')
 			s.pos = i + 1
 			return nil
 		case c == '\\':
-			s.dst = append(s.dst, src[from:i]...)
 			n, r, reason := unescape(src[i:])
 			if reason != "" {
 				s.pos = i
 				return s.fail(reason)
 			}
+			s.write(i, i+n)
 			s.dst = appendRune(s.dst, r)
 			i += n
-			from = i
 		case c < 0x20:
 			s.pos = i
 			return s.fail("a control character inside a string must be escaped")

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -65,6 +66,7 @@ func (l *line) line(ev *Event, st *Stamp) error {
 		return err
 	}
 	l.members(ev, st)
+	l.end()
 	limit := st.MaxLine
 	if limit == 0 {
 		limit = DefaultMaxLine
@@ -113,7 +115,12 @@ func (l *line) members(ev *Event, st *Stamp) {
 	l.dst = appendASCII(l.dst, st.EventID)
 	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
 	l.dst = append(l.dst, `,"recorded_at":`...)
-	l.time("recorded_at", st.RecordedAt)
+	if ev.Timestamp.IsZero() { // the same as before
+		from := l.begin + len(`{"timestamp":`)
+		l.dst = append(l.dst, l.dst[from:from+len(TimeLayout)+len(`""`)]...)
+	} else {
+		l.time("recorded_at", st.RecordedAt)
+	}
 	if st.RecordedBy != nil {
 		l.dst = append(l.dst, `,"recorded_by":`...)
 		l.dst = append(l.dst, st.RecordedBy...)
@@ -186,6 +193,7 @@ func (l *line) event(ev *Event) error {
 	l.object(`,"authority":`, "authority", ev.Authority, false)
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
 	l.dst = append(l.dst, '}')
+	l.end()
 	if l.err != nil {
 		l.dst = l.dst[:l.begin]
 	}
@@ -238,7 +246,16 @@ type line struct {
 	begin  int
 	told   bool // places are wanted
 	places []Place
+	s      *scanner // for all objects; nil before the first
 	err    error
+}
+
+// end gives the scanner back.
+func (l *line) end() {
+	if l.s != nil {
+		l.s.release()
+		l.s = nil
+	}
 }
 
 // place notes where a member's value is that ends here.
@@ -308,10 +325,18 @@ func (l *line) object(prefix, field string, o Object, required bool) {
 	}
 	l.dst = append(l.dst, prefix...)
 	start := len(l.dst)
-	if o.IsZero() {
+	var err error
+	switch {
+	case o.IsZero():
 		l.dst = append(l.dst, '{', '}')
-	} else {
-		var err error
+	case len(o.raw) > 0 && o.raw[0] == '{':
+		if l.s == nil {
+			l.s = scanners.Get().(*scanner)
+		}
+		if l.dst, err = l.s.compact(l.dst, o.raw, 1); err != nil {
+			l.fail(field, o.where(err))
+		}
+	default:
 		if l.dst, err = appendObject(l.dst, o); err != nil {
 			l.fail(field, err)
 		}
@@ -368,12 +393,17 @@ func (l *line) policy(ev *Event, notes []byte) {
 func (o Object) appendValue(dst []byte, depth int) ([]byte, error) {
 	if o.raw != nil {
 		out, err := AppendCompact(dst, o.raw, depth)
-		if at, ok := err.(*SyntaxError); ok && o.src != nil {
-			err = syntaxError(o.src, offsetIn(o.src, o.raw)+at.Offset, at.Reason)
-		}
-		return out, err
+		return out, o.where(err)
 	}
 	return appendAny(dst, o.value, depth)
+}
+
+// where says of an error in the object's text where in all of the text it is.
+func (o Object) where(err error) error {
+	if at, ok := err.(*SyntaxError); ok && o.src != nil {
+		return syntaxError(o.src, offsetIn(o.src, o.raw)+at.Offset, at.Reason)
+	}
+	return err
 }
 
 // appendAny appends a Go value. What programs hand over most is written
@@ -467,6 +497,14 @@ func appendMap(dst []byte, m map[string]any, depth int) ([]byte, error) {
 func appendFloat(dst []byte, f float64) []byte {
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return strconv.AppendInt(dst, int64(f), 10)
+	}
+	// A few decimals, as measured durations have them: with at most 15 digits there
+	// is one decimal of a float, and this is it.
+	if n := math.Round(f * 1000); 1 <= n && n < 1e12 && n/1000 == f {
+		i := int64(n)
+		dst = strconv.AppendInt(dst, i/1000, 10)
+		dst = append(dst, '.', byte('0'+i/100%10), byte('0'+i/10%10), byte('0'+i%10))
+		return bytes.TrimRight(dst, "0")
 	}
 	format := byte('f')
 	if a := math.Abs(f); a < 1e-6 || a >= 1e21 {

@@ -2,6 +2,7 @@ package entry
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"sync"
 	"time"
@@ -97,13 +98,13 @@ func NewEventID(t time.Time) string {
 	}
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
-	out := make([]byte, 0, 36)
-	for i, b := range id {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			out = append(out, '-')
-		}
-		out = append(out, hexDigits[b>>4], hexDigits[b&15])
-	}
+	out := make([]byte, 36)
+	hex.Encode(out[0:8], id[0:4])
+	out[8], out[13], out[18], out[23] = '-', '-', '-', '-'
+	hex.Encode(out[9:13], id[4:6])
+	hex.Encode(out[14:18], id[6:8])
+	hex.Encode(out[19:23], id[8:10])
+	hex.Encode(out[24:36], id[10:16])
 	return bytesAsString(out)
 }
 

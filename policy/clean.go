@@ -1,7 +1,8 @@
 package policy
 
 import (
-	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -10,86 +11,91 @@ import (
 // clean tells whether detectors find nothing in the value of one of an event's
 // members. It sees what the walk sees, one name and one scalar after the other, and
 // does without all that is for what is found: where it is not sure it says no, and
-// the walk decides.
+// the walk decides, from w.clear on.
 func (w *walker) clean(m *entry.Place) bool {
-	text := w.src[m.Start:m.End]
+	text := w.src[:m.End]
 	if m.Name != "action" {
-		return w.cleanValue(text, m.Name == "metadata")
+		return w.cleanValue(text, m.Start, m.Name == "metadata")
 	}
-	action := text[1 : len(text)-1]
+	action, escaped, _ := stringAt(text, m.Start)
 	if w.p.actions.has(action) {
 		return true
 	}
-	clean := w.cleanText(action)
-	if clean {
-		w.p.actions.add(action)
+	if !w.cleanText(action, escaped) {
+		w.clear = m.Start
+		return false
 	}
-	return clean
+	w.p.actions.add(action)
+	return true
 }
 
-// cleanValue is clean for text in entry's spelling.
-func (w *walker) cleanValue(text []byte, metadata bool) bool {
+// cleanValue is clean for the value at text[i:], which is in entry's spelling.
+func (w *walker) cleanValue(text []byte, i int, metadata bool) bool {
 	depth := 0
-	for i := 0; i < len(text); {
+	for i < len(text) {
+		next := i + 1 // behind a comma, a bracket, a letter of true, false and null
 		switch c := text[i]; c {
 		case '{', '[':
 			depth++
-			i++
 		case '}', ']':
 			depth--
-			i++
 		case '"':
-			body, end := stringAt(text, i)
-			if end == 0 {
-				return false
-			}
-			i = end
-			if i < len(text) && text[i] == ':' {
-				i++
-				if metadata && depth == 1 && (string(body) == "user_id" || string(body) == "session_id") {
-					if i = w.passed(text, i); i == 0 {
-						return false
-					}
-				} else if !w.cleanName(body) {
-					return false
+			body, escaped, end := stringAt(text, i)
+			next = end
+			switch {
+			case end == len(text) || text[end] != ':':
+				if !w.cleanText(body, escaped) {
+					next = 0
 				}
-			} else if !w.cleanText(body) {
-				return false
+			case metadata && depth == 1 && (string(body) == "user_id" || string(body) == "session_id"):
+				next = w.passed(text, end+1)
+			case !w.cleanName(body, escaped):
+				next = 0
 			}
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-			end := i + 1
-			for end < len(text) && (text[end]-'0' < 10 || text[end] == '.' || text[end]|0x20 == 'e' || text[end] == '+' || text[end] == '-') {
-				end++
+			for next < len(text) && (text[next]-'0' < 10 || text[next] == '.' || text[next]|0x20 == 'e' || text[next] == '+' || text[next] == '-') {
+				next++
 			}
-			if _, found := w.p.set.Number(text[i:end]); found {
-				return false
+			if _, found := w.p.set.Number(text[i:next]); found {
+				next = 0
 			}
-			i = end
-		default: // commas, and the letters of true, false and null
-			i++
 		}
+		if next == 0 {
+			w.clear = i
+			return false
+		}
+		i = next
 	}
 	return true
 }
 
-// stringAt gives the body of the string at text[i:] and what is behind it; 0 is no
-// string.
-func stringAt(text []byte, i int) (body []byte, end int) {
+// stringAt gives the body of the string at text[i:], whether it has escapes, and what
+// is behind it. Eight bytes at a time.
+func stringAt(text []byte, i int) (body []byte, escaped bool, end int) {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	start := i + 1
-	for at := start; ; at++ {
-		n := bytes.IndexByte(text[at:], '"')
-		if n < 0 {
-			return nil, 0
+	for i = start; i < len(text); {
+		if len(text)-i >= 8 {
+			w := binary.LittleEndian.Uint64(text[i:])
+			quote, slash := w^ones*'"', w^ones*'\\'
+			// The lowest mark is exact: borrows only run upward.
+			stop := ((quote-ones)&^quote | (slash-ones)&^slash) & highs
+			if stop == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(stop) / 8
 		}
-		at += n
-		slashes := 0
-		for text[at-1-slashes] == '\\' {
-			slashes++
+		switch text[i] {
+		case '"':
+			return text[start:i], escaped, i + 1
+		case '\\':
+			escaped = true
+			i++
 		}
-		if slashes%2 == 0 {
-			return text[start:at], at + 1
-		}
+		i++
 	}
+	return text[start:], escaped, len(text) // which entry does not write
 }
 
 // passed is the end of a string that detectors leave alone; 0 is something else, or
@@ -98,19 +104,21 @@ func (w *walker) passed(text []byte, i int) int {
 	if w.p.cards || i == len(text) || text[i] != '"' {
 		return 0
 	}
-	_, end := stringAt(text, i)
+	_, _, end := stringAt(text, i)
 	return end
 }
 
 // cleanName tells whether a member's name says nothing of what is under it, and
 // nothing is in it.
-func (w *walker) cleanName(name []byte) bool {
+func (w *walker) cleanName(name []byte, escaped bool) bool {
 	if w.p.names.has(name) {
 		return true
 	}
-	text, ok := w.unescaped(name)
-	if !ok {
-		return false
+	text, ok := name, true
+	if escaped {
+		if text, ok = w.unescaped(name); !ok {
+			return false
+		}
 	}
 	if _, keyed := w.p.set.Name(text); keyed || len(text) >= minName && !w.nothingIn(text) {
 		return false
@@ -119,9 +127,18 @@ func (w *walker) cleanName(name []byte) bool {
 	return true
 }
 
-func (w *walker) cleanText(body []byte) bool {
-	text, ok := w.unescaped(body)
-	return ok && !looksJSON(text) && w.nothingIn(text)
+func (w *walker) cleanText(text []byte, escaped bool) bool {
+	if escaped {
+		var ok bool
+		if text, ok = w.unescaped(text); !ok {
+			return false
+		}
+	}
+	if looksJSON(text) {
+		return false
+	}
+	w.held = !w.nothingIn(text)
+	return !w.held
 }
 
 func (w *walker) nothingIn(text []byte) bool {
@@ -131,9 +148,6 @@ func (w *walker) nothingIn(text []byte) bool {
 
 // unescaped is the text of a string's body, valid until the next call.
 func (w *walker) unescaped(body []byte) ([]byte, bool) {
-	if bytes.IndexByte(body, '\\') < 0 {
-		return body, true
-	}
 	var ok bool
 	w.decoded, ok = appendUnescaped(w.decoded[:0], body)
 	return w.decoded, ok
@@ -147,19 +161,22 @@ type known [256]atomic.Pointer[string]
 // maxKnown bounds their length, and so the memory.
 const maxKnown = 64
 
-// place is where a text is, if it is anywhere.
+// place is where a text is, if it is anywhere: by its length, its beginning and its
+// end.
 func (k *known) place(text []byte) *atomic.Pointer[string] {
-	h := uint32(len(text))
-	for _, c := range text[max(0, len(text)-12):] {
-		h = (h ^ uint32(c)) * 16777619 // FNV-1a of the end: beginnings are alike
+	n := len(text)
+	h := uint64(n)
+	if n >= 8 {
+		h += binary.LittleEndian.Uint64(text)*3 ^ binary.LittleEndian.Uint64(text[n-8:])
+	} else {
+		for _, c := range text {
+			h = h<<8 | uint64(c)
+		}
 	}
-	return &k[byte(h^h>>8^h>>16)]
+	return &k[h*0x9E3779B97F4A7C15>>56] // Fibonacci hashing
 }
 
 func (k *known) has(text []byte) bool {
-	if len(text) > maxKnown {
-		return false
-	}
 	there := k.place(text).Load()
 	return there != nil && *there == string(text)
 }

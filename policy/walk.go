@@ -38,6 +38,8 @@ type walker struct {
 	pointers  []byte // the text of their pointers
 	lists     lists
 	matches   []detect.Match
+	clear     int    // in what is before, from the member's value on, detectors find nothing
+	held      bool   // matches are those of the string at clear
 	decoded   []byte // strings without their escapes, the inner one last
 	err       error
 }
@@ -103,6 +105,7 @@ func (w *walker) member(m *entry.Place) bool {
 			return true
 		}
 	}
+	w.clear, w.held = 0, false
 	if w.plain && !f.never && w.clean(m) {
 		return true
 	}
@@ -155,6 +158,9 @@ func (w *walker) value() result {
 	}
 }
 
+// looked tells whether clean has found nothing in the name or scalar at start.
+func (w *walker) looked(start int) bool { return w.level == 0 && start < w.clear }
+
 // below makes the frame of a value in the one of f.
 func (f *frame) below(name []byte, index int) frame {
 	return frame{name: name, index: index, inside: f.inside, field: f.field, kept: f.kept, never: f.never, keyed: f.keyed, key: f.key}
@@ -196,6 +202,7 @@ func (w *walker) object() result {
 		w.pos++
 		w.space()
 		edits, notes := len(w.edits), len(w.notes)
+		looked := w.looked(start)
 		f := w.frames[depth-1].below(name, 0)
 		if depth == 1 && w.level == 0 && string(w.frames[0].name) == "metadata" {
 			switch string(name) {
@@ -203,14 +210,14 @@ func (w *walker) object() result {
 				f.never = true
 			}
 		}
-		if !f.never {
+		if !f.never && !looked {
 			if key, ok := w.p.set.Name(name); ok {
 				f.key, f.keyed = key, true
 			}
 		}
 		w.frames = append(w.frames, f)
 		r := stays
-		if !f.never && len(name) >= minName {
+		if !f.never && !looked && len(name) >= minName {
 			r = w.name(begin, start, nameEnd)
 		}
 		if r == stays {
@@ -382,6 +389,9 @@ func (w *walker) number() result {
 	if !w.skipNumber() {
 		return bad
 	}
+	if w.looked(start) {
+		return stays
+	}
 	literal := w.src[start:w.pos]
 	f := &w.frames[len(w.frames)-1]
 	w.matches = w.matches[:0]
@@ -439,7 +449,7 @@ func (w *walker) text() result {
 	if !ok {
 		return bad
 	}
-	if len(text) == 0 {
+	if len(text) == 0 || w.looked(start) {
 		return stays
 	}
 	base := len(w.decoded)
@@ -451,8 +461,11 @@ func (w *walker) text() result {
 		defer func() { w.decoded = w.decoded[:base] }()
 	}
 	f := &w.frames[len(w.frames)-1]
-	if f.never {
+	switch {
+	case f.never:
 		return w.cardsOnly(text, start)
+	case w.held && w.level == 0 && start == w.clear:
+		return w.found(text, start)
 	}
 	if !f.keyed || f.key.Class == detect.Card || f.key.Class == detect.Personal {
 		if looksJSON(text) {
