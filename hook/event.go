@@ -38,10 +38,20 @@ const (
 const MCPRequest Kind = "mcp_request"
 
 // Pre is the event before an action of this kind.
-func (k Kind) Pre() Event { return Event(prefixPre + string(k)) }
+func (k Kind) Pre() Event {
+	if e, ok := events[k]; ok {
+		return e.pre
+	}
+	return Event(prefixPre + string(k))
+}
 
 // Post is the event after an action of this kind.
-func (k Kind) Post() Event { return Event(prefixPost + string(k)) }
+func (k Kind) Post() Event {
+	if e, ok := events[k]; ok {
+		return e.post
+	}
+	return Event(prefixPost + string(k))
+}
 
 // Event is a point in an agent's life: the beginning (pre_…) or the end (post_…)
 // of an action. An event without such a prefix is an action that is over when it
@@ -196,6 +206,15 @@ var kinds = map[Kind]names{
 	ConfigChange:     {audit.ConfigChange, "config_change"},
 	MCPRequest:       {"MCP_REQUEST", "mcp"},
 }
+
+// events are those of the documented kinds: made once, not for each action.
+var events = func() map[Kind]struct{ pre, post Event } {
+	all := make(map[Kind]struct{ pre, post Event }, len(kinds))
+	for k := range kinds {
+		all[k] = struct{ pre, post Event }{Event(prefixPre + string(k)), Event(prefixPost + string(k))}
+	}
+	return all
+}()
 
 // begun names the entry before an action: a loop always has one.
 func (k Kind) begun() names {

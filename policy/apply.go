@@ -90,7 +90,10 @@ func (p *Policy) AppendEvent(dst []byte, ev *entry.Event, run Run) (out, notes [
 	if err := w.run(out[begin:], places); err != nil {
 		return dst[:begin], nil, err
 	}
-	return w.edited(out, begin), w.appendNotes(nil), nil
+	if len(w.notes) > 0 {
+		notes = w.appendNotes(make([]byte, 0, 256)) // a note or two
+	}
+	return w.edited(out, begin), notes, nil
 }
 
 // Event gives what the policy leaves of an event. Its notes go with it
