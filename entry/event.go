@@ -175,9 +175,10 @@ func (r Receipt) AppendJSON(dst []byte) []byte {
 // order of its members and the digits of its numbers. The zero Object is
 // absent and is stored as {}.
 type Object struct {
-	raw   []byte
-	src   []byte // the text that raw is a part of, for the position in errors
-	value any
+	raw     []byte
+	src     []byte // the text that raw is a part of, for the position in errors
+	value   any
+	checked bool // raw is an object's text, checked and in our spelling
 }
 
 // Raw is the JSON text b, without copying it; b must not change while the

@@ -329,6 +329,8 @@ func (l *line) object(prefix, field string, o Object, required bool) {
 	switch {
 	case o.IsZero():
 		l.dst = append(l.dst, '{', '}')
+	case o.checked:
+		l.dst = append(l.dst, o.raw...)
 	case len(o.raw) > 0 && o.raw[0] == '{':
 		if l.s == nil {
 			l.s = scanners.Get().(*scanner)

@@ -3,6 +3,7 @@ package entry
 import (
 	"encoding/json"
 	"iter"
+	"sync"
 )
 
 // AppendJSON appends the object as it is stored: checked, in our spelling,
@@ -12,8 +13,44 @@ func (o Object) AppendJSON(dst []byte) ([]byte, error) {
 	if o.IsZero() {
 		return append(dst, '{', '}'), nil
 	}
+	if o.checked {
+		return append(dst, o.raw...), nil
+	}
 	return appendObject(dst, o)
 }
+
+// Checked gives the object in memory of its own, as its text of so many bytes, which
+// is checked here: recording it is a copy then, however often. An absent one stays
+// absent. Errors are those of AppendJSON.
+func (o Object) Checked() (c Object, bytes int, err error) {
+	if o.checked || o.IsZero() {
+		return o, len(o.raw), nil
+	}
+	if o.raw != nil { // our spelling is not longer
+		c.raw, err = appendObject(make([]byte, 0, len(o.raw)), o)
+	} else {
+		scratch := texts.Get().(*[]byte)
+		var text []byte
+		if text, err = appendObject((*scratch)[:0], o); err == nil {
+			c.raw = append(make([]byte, 0, len(text)), text...)
+		}
+		if cap(text) <= maxText {
+			*scratch = text
+		}
+		texts.Put(scratch)
+	}
+	if err != nil {
+		return Object{}, 0, err
+	}
+	c.checked = true
+	return c, len(c.raw), nil
+}
+
+// texts are for texts whose length is not known before.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxText is the largest of them that is kept.
+const maxText = 1 << 20
 
 // MarshalJSON is AppendJSON.
 func (o Object) MarshalJSON() ([]byte, error) { return o.AppendJSON(nil) }

@@ -356,8 +356,8 @@ func (h *AuditTrailHook) metadata(c *Context) audit.Object {
 		return e.text
 	}
 	o := audit.Of(merge(h.base, c.meta.values))
-	if text, err := o.AppendJSON(nil); err == nil {
-		o = audit.Raw(text)
+	if text, _, err := o.Checked(); err == nil {
+		o = text
 		c.meta.encoded.Store(&encodedMetadata{h, o})
 	}
 	return o
@@ -436,7 +436,9 @@ func (h *AuditTrailHook) write(what writing) error {
 	if h.atOnce(&what) {
 		h.writing.Add(1)
 		err := h.do(&what)
-		h.answered.Store(time.Now().UnixNano())
+		if h.writing.Load() > 1 { // else whoever comes next asks the clock
+			h.answered.Store(time.Now().UnixNano())
+		}
 		h.writing.Add(-1)
 		return err
 	}

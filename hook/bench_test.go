@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -55,17 +56,27 @@ func TestAToolCallWithTheHookAllocatesAtMostTenTimes(t *testing.T) {
 		t.Skip("the race detector allocates too")
 	}
 	m, _ := recorder(t, openTrail(t, audit.Written), nil)
-	ctx := WithMetadata(context.Background(), map[string]any{"user_id": "user123"})
-	call := func() {
-		ctx, err := m.Trigger(ctx, PreToolUse, Data{Name: "t", Inputs: audit.Raw([]byte(`{"a":1}`))})
-		if err == nil {
-			_, err = m.Trigger(ctx, PostToolUse, Data{Outputs: audit.Raw([]byte(`{"b":2}`))})
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if n := testing.AllocsPerRun(2000, call); n > 10 {
-		t.Errorf("%v allocations", n)
+	args := audit.Raw([]byte(`{"a":1}`))
+	for _, c := range []struct {
+		name     string
+		metadata map[string]any
+		result   any
+	}{
+		{"nothing to note", map[string]any{"user_id": "user123"}, json.RawMessage(`{"b":2}`)},
+		{"an address that is marked", map[string]any{"user_id": "user123", "session_id": "session456", "ip_address": "192.0.2.1"}, json.RawMessage(`{"b":2}`)},
+		{"another in the result", map[string]any{"ip_address": "192.0.2.1"}, json.RawMessage(`{"to":"a@example.com"}`)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := WithMetadata(context.Background(), c.metadata)
+			tool := func(context.Context) (any, error) { return c.result, nil }
+			call := func() {
+				if _, err := m.Do(ctx, ToolUse, Data{Name: "t", Inputs: args}, tool); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := testing.AllocsPerRun(2000, call); n > 10 {
+				t.Errorf("%v allocations", n)
+			}
+		})
 	}
 }

@@ -70,9 +70,10 @@ func frozen(v any) any {
 		return v
 	}
 	const before, after = len(`{"v":`), len(`}`)
-	text, err := textOf(nil, audit.Of(map[string]any{"v": v}))
+	o, _, err := checked(audit.Of(map[string]any{"v": v}))
 	if err != nil {
 		return audit.Of(map[string]any{"omitted": err.Error(), "bytes": 0})
 	}
+	text, _ := o.AppendJSON(nil)
 	return audit.Raw(text[before : len(text)-after])
 }

@@ -160,8 +160,6 @@ func (c *Context) setMetadata(ctx context.Context, own ...map[string]any) {
 	c.meta, c.Metadata = carried, carried.all()
 }
 
-var scratches = sync.Pool{New: func() any { return new([]byte) }}
-
 // valid is a text that an entry can hold.
 func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
@@ -184,37 +182,29 @@ type frozenObject struct {
 }
 
 func freeze(o *audit.Object) frozenObject {
-	scratch := scratches.Get().(*[]byte)
-	defer scratches.Put(scratch)
-	text, err := textOf((*scratch)[:0], *o)
+	c, bytes, err := checked(*o)
 	if err != nil {
 		if _, panicked := err.(*PanicError); panicked {
 			*o = audit.Of(unreadable) // nobody asks it again
 		}
 		return frozenObject{bad: err.Error()}
 	}
-	if cap(text) <= maxScratch {
-		*scratch = text
-	}
-	*o = audit.Raw(append(make([]byte, 0, len(text)), text...))
-	return frozenObject{bytes: len(text)}
+	*o = c
+	return frozenObject{bytes: bytes}
+}
+
+// checked takes a copy of an agent's value, which may have code of its own.
+func checked(o audit.Object) (c audit.Object, bytes int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{p, nil}
+		}
+	}()
+	return o.Checked()
 }
 
 // unreadable is a value that has no JSON text.
 var unreadable = func() {}
-
-// textOf appends the text of an agent's value, which may have code of its own.
-func textOf(dst []byte, o audit.Object) (text []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			text, err = nil, &PanicError{p, nil}
-		}
-	}()
-	return o.AppendJSON(dst)
-}
-
-// maxScratch is the largest buffer that is kept.
-const maxScratch = 1 << 20
 
 // newSpanID makes a span id as W3C Trace Context has it: 16 lower-case hex digits,
 // random and not all zero.

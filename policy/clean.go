@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"sync/atomic"
@@ -184,5 +185,38 @@ func (k *known) has(text []byte) bool {
 func (k *known) add(text []byte) {
 	if at := k.place(text); len(text) <= maxKnown && at.Load() == nil {
 		at.Store(new(string(text)))
+	}
+}
+
+// before is metadata in which nothing was changed, and what was noted: an agent's
+// entries have the same, mostly, one after the other.
+type before struct {
+	p        *Policy
+	text     []byte
+	notes    []note
+	pointers []byte // the text of theirs
+}
+
+// maxBefore bounds the text that is remembered.
+const maxBefore = 1 << 10
+
+func (b *before) is(w *walker, m *entry.Place) bool {
+	return b.p == w.p && bytes.Equal(b.text, w.src[m.Start:m.End])
+}
+
+// remember takes what was noted from that note on. With tokens it depends on more
+// than the text whether nothing is changed.
+func (b *before) remember(w *walker, m *entry.Place, from int) {
+	b.p = nil
+	if m.End-m.Start > maxBefore || w.p.tokens {
+		return
+	}
+	b.p = w.p
+	b.text = append(b.text[:0], w.src[m.Start:m.End]...)
+	b.notes, b.pointers = b.notes[:0], b.pointers[:0]
+	for _, n := range w.notes[from:] {
+		at := len(b.pointers)
+		b.pointers = append(b.pointers, n.pointer...)
+		b.notes = append(b.notes, note{n.kind, stringOf(b.pointers[at:]), n.rule})
 	}
 }

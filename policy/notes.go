@@ -96,8 +96,11 @@ type list struct {
 
 // begin makes it empty; its memory is used again.
 func (l *list) begin(name string) {
-	clear(l.pointers)
-	l.name, l.pointers, l.prior = name, l.pointers[:0], 0
+	if len(l.pointers) > 0 {
+		clear(l.pointers)
+		l.pointers, l.prior = l.pointers[:0], 0
+	}
+	l.name = name
 }
 
 // add notes a pointer, unless one of an earlier run stands for it.

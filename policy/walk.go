@@ -42,6 +42,8 @@ type walker struct {
 	held      bool   // matches are those of the string at clear
 	decoded   []byte // strings without their escapes, the inner one last
 	err       error
+
+	before [2]before // of the walk before, with and without KeepFact; it stays when the others go
 }
 
 // edit replaces src[start:end].
@@ -106,13 +108,30 @@ func (w *walker) member(m *entry.Place) bool {
 		}
 	}
 	w.clear, w.held = 0, false
-	if w.plain && !f.never && w.clean(m) {
+	edits, notes := len(w.edits), len(w.notes)
+	var before *before
+	if w.plain && m.Name == "metadata" {
+		before = &w.before[0]
+		if w.run_.KeepFact {
+			before = &w.before[1]
+		}
+	}
+	switch {
+	case before != nil && before.is(w, m):
+		w.notes = append(w.notes, before.notes...)
+		return true
+	case w.plain && !f.never && w.clean(m):
+		if before != nil {
+			before.remember(w, m, notes)
+		}
 		return true
 	}
-	edits := len(w.edits)
 	w.pos = m.Start
 	w.frames = append(w.frames[:0], f)
 	if r := w.value(); r != goes {
+		if before != nil && r == stays && len(w.edits) == edits && w.err == nil {
+			before.remember(w, m, notes)
+		}
 		return r == stays
 	}
 	w.edits = w.edits[:edits]
