@@ -395,7 +395,7 @@ func (t *Trail) adopted(ctx context.Context) (a Adopted, err error) {
 		return a, err
 	}
 	defer view.Close()
-	line, err := view.Line(ctx, 0)
+	line, err := t.entryZero(ctx, view)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
 	}

@@ -41,9 +41,20 @@ type ArchiveState struct {
 	// bytes of them, as far as that is known.
 	Exposed int64 `json:"exposed"`
 	Backlog int64 `json:"backlog"`
+	// Local are the sealed segments on this disk, Away those that are in the archive
+	// only, and Cached the bytes of what was fetched of these.
+	Local  Stored `json:"local"`
+	Away   Stored `json:"away"`
+	Cached int64  `json:"cached"`
 	// Error is why nothing could be archived since Failing; empty: it could.
 	Error   string    `json:"error,omitempty"`
 	Failing time.Time `json:"failing,omitzero"`
+}
+
+// Stored are some segments and what they take.
+type Stored struct {
+	Segments int   `json:"segments"`
+	Bytes    int64 `json:"bytes"`
 }
 
 // archiveAlarm is how long it takes until what is not archived is a warning: three
@@ -86,6 +97,7 @@ func (t *Trail) pusher(store archive.Store, rate int64) *archiver.Pusher {
 		Dir: t.dir, Origin: t.id.Origin,
 		Checkpoint: t.freshCheckpoint,
 		View:       t.view,
+		Archived:   t.fetched.segment,
 		Trust:      func() (trust.Set, error) { id := t.ids(); return id.trusted(id.VKey) },
 		Terms:      t.archiveTerms,
 	})
@@ -174,6 +186,7 @@ func (t *Trail) ArchiveState(ctx context.Context) (*ArchiveState, error) {
 		return nil, fmt.Errorf("archive of %s: %w", t.path, err)
 	}
 	out.Exposed = max(next-s.Lines, 0)
+	out.howLocal(t.dir, view.Parts())
 	for _, p := range view.Parts() {
 		count := p.Count
 		if p.Open {
@@ -240,6 +253,9 @@ func (t *Trail) startArchiving() {
 				return
 			}
 			_, err := a.pusher.Push(ctx)
+			if err == nil {
+				err = t.letGo(ctx, t.opts.ArchiveTo)
+			}
 			if ctx.Err() != nil {
 				return
 			}

@@ -82,7 +82,7 @@ func (h *history) saw(trail *Trail) {
 // allLines reads every line of a trail that nobody writes.
 func allLines(t testing.TB, fsys durable.FS, path string) [][]byte {
 	t.Helper()
-	view, err := journal.OpenView(fsys, path, trailDir(path), segmentAfterSeal)
+	view, err := journal.OpenView(fsys, path, trailDir(path), segmentAfterSeal, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

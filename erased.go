@@ -46,6 +46,10 @@ func (t *Trail) readSaid(ctx context.Context, size int64) error {
 		if part.Count >= 0 && part.First+part.Count <= s.next || part.First >= size {
 			continue
 		}
+		if own, ok := t.ownOf(part.Segment); ok && part.First >= s.next && part.First+part.Count <= size {
+			s.lines, next = append(s.lines, own...), part.First+part.Count
+			continue
+		}
 		_, err := view.Part(ctx, part, func(index int64, line []byte) error {
 			if index < s.next || index >= size {
 				return nil

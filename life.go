@@ -80,6 +80,10 @@ var errEnough = errors.New("enough")
 func (t *Trail) readLife(ctx context.Context, view *journal.View, covered int64, seals *[]lifecycle.Sealed) (state *lifecycle.State, periods []int64, err error) {
 	parts := view.Parts()
 	collect := func(into *[]lifecycle.Line, p journal.Part, limit int) error {
+		if own, ok := t.ownOf(p.Segment); ok {
+			*into = append(*into, own...)
+			return nil
+		}
 		read := 0
 		_, err := view.Part(ctx, p, func(index int64, line []byte) error {
 			if lifecycle.Is(line) {
@@ -238,7 +242,7 @@ func (t *Trail) excuse(ctx context.Context, view *journal.View) error {
 // lawful tells, while the trail is opened to write, whether lines that no file has
 // were pruned.
 func (t *Trail) lawful(first, count int64) (bool, error) {
-	view, err := journal.OpenView(t.opts.fs, t.path, t.dir, segmentAfterSeal)
+	view, err := journal.OpenView(t.opts.fs, t.path, t.dir, segmentAfterSeal, t.fetched.segment)
 	if err != nil {
 		return false, err
 	}

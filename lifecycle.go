@@ -73,10 +73,12 @@ type SegmentInfo struct {
 	// Bytes of its lines, and as stored.
 	Bytes  int64 `json:"bytes"`
 	Stored int64 `json:"stored"`
+	// Archived says that its file is in the archive only.
+	Archived bool `json:"archived,omitempty"`
 }
 
 func segmentInfo(s journal.Segment) SegmentInfo {
-	return SegmentInfo{First: s.First, Count: s.Count, File: "segments/" + s.File, Bytes: s.Bytes, Stored: s.Stored}
+	return SegmentInfo{First: s.First, Count: s.Count, File: "segments/" + s.File, Bytes: s.Bytes, Stored: s.Stored, Archived: s.Archived}
 }
 
 // sealing is the work of ending and compressing segments.

@@ -219,7 +219,7 @@ func (n *newKey) held(ctx context.Context, store archive.Store) (*Restored, erro
 	if err := p.Compare(ctx); err != nil {
 		return nil, explainArchive(err)
 	}
-	view, err := journal.OpenView(durable.OS, t.path, t.dir, segmentAfterSeal)
+	view, err := journal.OpenView(durable.OS, t.path, t.dir, segmentAfterSeal, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -180,6 +180,17 @@ type Options struct {
 	ArchiveEvery time.Duration
 	// ArchiveRate bounds what is archived, in bytes a second; 0 is no limit.
 	ArchiveRate int64
+	// ArchiveKeepLocal is how long a sealed segment stays on this disk; 0 is for good.
+	// After that its file is removed, once the archive was read and has just that,
+	// kept until its date, and readings fetch it from there. In profile pci it is 90
+	// days at least (PCI DSS 10.5.1: three months immediately available).
+	ArchiveKeepLocal time.Duration
+	// ArchiveCache bounds, in bytes, what is kept of segments that were fetched; 0 is
+	// DefaultArchiveCache.
+	ArchiveCache int64
+	// OpenArchive gives the archive at a URL, to read what is only there, where that is
+	// not ArchiveTo's. nil: directories alone.
+	OpenArchive func(url string) (archive.Store, error)
 
 	// Warn is told what went wrong without failing a call: a reading that
 	// could not be recorded, a checkpoint that a sink did not take. It may be
@@ -301,8 +312,14 @@ func (o *Options) withDefaults() (Options, error) {
 	if _, err := makeAnchors(out.Anchors); err != nil {
 		return out, err
 	}
-	if out.ArchiveTo == nil && (out.ArchiveEvery != 0 || out.ArchiveRate != 0) {
-		return out, optionError("ArchiveTo", "ArchiveEvery and ArchiveRate need it")
+	if out.ArchiveTo == nil && (out.ArchiveEvery != 0 || out.ArchiveRate != 0 || out.ArchiveKeepLocal != 0) {
+		return out, optionError("ArchiveTo", "ArchiveEvery, ArchiveRate and ArchiveKeepLocal need it")
+	}
+	if out.ArchiveKeepLocal < 0 {
+		return out, optionError("ArchiveKeepLocal", "it is negative")
+	}
+	if out.ArchiveCache < 0 {
+		return out, optionError("ArchiveCache", "it is negative")
 	}
 	if out.ArchiveEvery < 0 || out.ArchiveEvery != 0 && out.ArchiveEvery < 100*time.Millisecond {
 		return out, optionError("ArchiveEvery", "%s is less than 100ms", out.ArchiveEvery)

@@ -244,6 +244,9 @@ func (t *Trail) protectFiles() error {
 func (t *Trail) filesOfLines() ([]string, error) {
 	var names []string
 	for _, s := range t.journal.Segments() {
+		if s.Archived {
+			continue // it is not here
+		}
 		names = append(names, filepath.Join(t.dir, "segments", s.File))
 	}
 	aside, err := t.protected.FS.ReadDir(filepath.Join(t.dir, "aside"))

@@ -195,7 +195,7 @@ func (t *Trail) lines() (*journal.View, error) {
 	if t.holds() {
 		return t.journal.View()
 	}
-	return journal.OpenView(t.opts.fs, t.path, t.dir, segmentAfterSeal)
+	return journal.OpenView(t.opts.fs, t.path, t.dir, segmentAfterSeal, t.fetched.segment)
 }
 
 // covered is how many lines the latest checkpoint covers. A trail that is being

@@ -301,6 +301,9 @@ func (t *Trail) load(clean, fresh bool) error {
 	if t.opts.Origin != "" && t.opts.Origin != id.Origin {
 		return optionError("Origin", "the trail's origin is %s", id.Origin)
 	}
+	if least := leastLocal[id.Profile]; t.opts.ArchiveKeepLocal > 0 && t.opts.ArchiveKeepLocal < least {
+		return optionError("ArchiveKeepLocal", "in profile %s segments stay on this disk for %d days at least", id.Profile, int(least.Hours())/24)
+	}
 	// What is here now must be what was here before: before anything is
 	// written. A trail that was just made is durable, and is pinned here.
 	if !t.known {
@@ -349,7 +352,7 @@ func (t *Trail) load(clean, fresh bool) error {
 	t.journal, err = journal.Open(journal.Options{
 		FS: fsys, Path: t.path, Dir: t.dir, Mode: journal.Mode(t.opts.Durability),
 		Ring: t.opts.ring, RingAfter: t.opts.ringAfter,
-		Acknowledged: t.signer.acknowledged, Due: t.signer.syncDue,
+		Archive: t.fetched.segment, Acknowledged: t.signer.acknowledged, Due: t.signer.syncDue,
 	})
 	if err != nil {
 		if errors.Is(err, durable.ErrLocked) {

@@ -322,6 +322,9 @@ func (t *Trail) removePruned(ctx context.Context, again bool) error {
 	if err != nil {
 		return err
 	}
+	if err := t.fetched.cache.Sweep(ctx); err != nil {
+		return err
+	}
 	// Their tiles and bundles are packed. That this fails is no reason to stop: the
 	// tiles are there, packed or not, and the file stays, so that the next opening tries
 	// again.
@@ -384,6 +387,10 @@ func (t *Trail) lifecycleIn(ctx context.Context, r lifecycle.Range) (lines []lif
 	defer view.Close()
 	for _, p := range view.Parts() {
 		if p.File == "" || p.First < r.First || p.First >= r.End() {
+			continue
+		}
+		if own, ok := t.ownOf(p.Segment); ok {
+			lines = append(lines, own...)
 			continue
 		}
 		_, err := view.Part(ctx, p, func(index int64, line []byte) error {

@@ -106,7 +106,7 @@ func (t *Trail) follow(ctx context.Context, q Query, n int, yield func(Entry, er
 	if !more {
 		return nil
 	}
-	lines := journal.Follow(t.opts.fs, t.path, t.dir, segmentAfterSeal, c.Size)
+	lines := journal.Follow(t.opts.fs, t.path, t.dir, segmentAfterSeal, t.fetched.segment, c.Size)
 	defer lines.Close()
 	match := query.Match(q, t.opened)
 	look := time.NewTicker(followInterval)

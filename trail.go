@@ -75,7 +75,8 @@ type Trail struct {
 	access   atomic.Pointer[access.Config] // nil where whoever can open the trail may read it
 	rotation rotation
 
-	archiving *archiving // nil where nothing is archived
+	archiving *archiving    // nil where nothing is archived
+	fetched   *archiveCache // of what is in the archive only
 
 	server *socket.Server // nil where nobody can connect
 
@@ -198,6 +199,7 @@ func open(path string, o Options) (*Trail, error) {
 	}
 	t := &Trail{opts: o, path: log, dir: dir, closed: make(chan struct{})}
 	t.clock = newClock(o.now)
+	t.fetched = newArchiveCache(dir, &t.opts)
 	var err error
 	if t.anchors, err = makeAnchors(o.Anchors); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
@@ -29,6 +30,10 @@ type VerifyOptions struct {
 	// below StateDir, must be prefixes of it; and so must what the witnesses have seen,
 	// which are asked. One that does not answer is told to Warn.
 	Anchors []Anchor
+	// OpenArchive and ArchiveCache are as in Options: what is in the archive only is
+	// read there.
+	OpenArchive  func(url string) (archive.Store, error)
+	ArchiveCache int64
 	// Warn is told what went wrong without failing the call; nil for nobody.
 	Warn func(error)
 	// RequireAnchor makes a trail that is consistent with itself only
@@ -51,10 +56,21 @@ func (t *Trail) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport,
 	if o.StateDir == "" {
 		o.StateDir = t.opts.StateDir
 	}
-	if o.Anchors == nil {
-		o.Anchors = t.opts.Anchors
-	}
+	o.asOpened(&t.opts)
 	return VerifyPath(ctx, t.path, &o)
+}
+
+// asOpened fills in what a trail was opened with.
+func (o *VerifyOptions) asOpened(opts *Options) {
+	if o.Anchors == nil {
+		o.Anchors = opts.Anchors
+	}
+	if o.OpenArchive == nil {
+		o.OpenArchive = opts.archiveAt
+	}
+	if o.ArchiveCache == 0 {
+		o.ArchiveCache = opts.ArchiveCache
+	}
 }
 
 // VerifySinceLast is Verify of what came after the last verification that was
@@ -70,9 +86,7 @@ func (t *Trail) VerifySinceLast(ctx context.Context, opts *VerifyOptions) (*Veri
 	if o.StateDir == "" {
 		o.StateDir = t.opts.StateDir
 	}
-	if o.Anchors == nil {
-		o.Anchors = t.opts.Anchors
-	}
+	o.asOpened(&t.opts)
 	r, err := verifyPath(ctx, t.path, &o, t.lastVerified(ctx))
 	if r == nil || ctx.Err() != nil {
 		return r, err
@@ -121,7 +135,8 @@ func verifyPath(ctx context.Context, path string, opts *VerifyOptions, since ver
 	if err != nil {
 		return nil, err
 	}
-	v := verify.Options{LogPath: log, Key: o.Key, Checkpoint: o.Checkpoint, RequireAnchor: o.RequireAnchor, Progress: o.Progress, Since: since}
+	v := verify.Options{LogPath: log, Key: o.Key, Checkpoint: o.Checkpoint, RequireAnchor: o.RequireAnchor, Progress: o.Progress, Since: since,
+		Archive: newArchiveCache(dir, &Options{OpenArchive: o.OpenArchive, ArchiveCache: o.ArchiveCache}).segment}
 	pins := o.StateDir
 	if pins == "" {
 		pins = pin.DefaultDir()

@@ -2,6 +2,8 @@ package archiver
 
 import (
 	"encoding/json"
+	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -37,6 +39,32 @@ func FuzzNames(f *testing.F) {
 		}
 		if size, ok := sizeIn(name); ok && size < 0 {
 			t.Errorf("%q has size %d", name, size)
+		}
+	})
+}
+
+func FuzzReference(f *testing.F) {
+	sum := strings.Repeat("0a", 32)
+	f.Add([]byte(`{"format":1,"first":3,"count":2,"stored":9,"sha256":"` + sum + `","from":"file:///a","own":[{"index":4,"line":"{}"}]}`))
+	f.Add([]byte(`{"format":1,"first":3,"count":2,"stored":9,"sha256":"` + sum + `","from":"file:///a","own":[{"index":5,"line":"{}"}]}`))
+	f.Add([]byte(`{"format":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseReference(data)
+		if err != nil {
+			return
+		}
+		text, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseReference(text)
+		if err != nil || !reflect.DeepEqual(again, r) {
+			t.Errorf("%+v became %+v, %v", r, again, err)
+		}
+		for _, l := range r.Own {
+			if l.Index < r.First || l.Index >= r.First+r.Count {
+				t.Errorf("entry %d is not of the segment", l.Index)
+			}
 		}
 	})
 }

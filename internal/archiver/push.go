@@ -30,6 +30,8 @@ type Source struct {
 	// covers.
 	Checkpoint func() (tree.Checkpoint, error)
 	View       func() (*journal.View, error)
+	// Archived gives what is in an archive only; nil where nothing can be.
+	Archived journal.Archive
 	// Trust is whose signatures count.
 	Trust func() (trust.Set, error)
 	// Terms are what is in force about its segments.
@@ -119,7 +121,12 @@ func (p *Pusher) Push(ctx context.Context) (s State, err error) {
 
 // lock waits for its turn.
 func (p *Pusher) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := durable.OS.OpenFile(filepath.Join(p.src.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	return lockFile(ctx, filepath.Join(p.src.Dir, lockName))
+}
+
+// lockFile waits until it has the lock of a file, which is made where it is missing.
+func lockFile(ctx context.Context, name string) (unlock func(), err error) {
+	f, err := durable.OS.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -382,6 +389,10 @@ func (p *Pusher) putSegment(ctx context.Context, s journal.Segment) error {
 		return nil
 	}
 	f, err := os.Open(p.file(segmentsDir + s.File))
+	if errors.Is(err, fs.ErrNotExist) && p.src.Archived != nil {
+		// It is in another archive only.
+		f, err = p.src.Archived(ctx, s.First)
+	}
 	if err != nil {
 		return err
 	}

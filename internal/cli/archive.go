@@ -59,6 +59,16 @@ func openStore(url string, allowHTTP bool) (creator, error) {
 	return nil, fmt.Errorf("there is no archive of scheme %q, only of s3 and file", scheme)
 }
 
+// readArchive is the store that a segment was archived to, to read it: who let go of
+// its file here could use that endpoint.
+func readArchive(url string) (archive.Store, error) {
+	store, err := openStore(url, true)
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
+}
+
 // storeURL is a store as a flag.
 type storeURL struct {
 	url   string
@@ -195,7 +205,15 @@ func (a *app) showArchive(s *audit.ArchiveState, format string) error {
 	}
 	return facts(a.stdout, [2]string{"Archive", s.To},
 		[2]string{"Archived", fmt.Sprintf("%s, of them %s sealed, %d under the checkpoint", plural(s.Lines, "entry", "entries"), plural(s.Sealed, "entry", "entries"), s.Checkpoint)},
-		[2]string{"At", at}, [2]string{"On this disk only", exposure(s)}, [2]string{"Failing", s.Error})
+		[2]string{"At", at}, [2]string{"On this disk only", exposure(s)}, [2]string{"In the archive only", away(s)}, [2]string{"Failing", s.Error})
+}
+
+// away says what is in the archive only; empty for nothing.
+func away(s *audit.ArchiveState) string {
+	if s.Away.Segments == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s; fetched of that: %s", plural(int64(s.Away.Segments), "segment", "segments"), formatBytes(s.Away.Bytes), formatBytes(s.Cached))
 }
 
 // exposure says what would be lost with the disk.

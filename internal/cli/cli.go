@@ -282,7 +282,7 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	return audit.Open(a.settings.log, &audit.Options{
 		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Anchors: a.settings.anchors, Access: a.settings.access,
-		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
+		OpenArchive: readArchive, ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
 	})
 }
 

@@ -81,9 +81,10 @@ what is there was changed only verify tells.`,
 			if old := i.Adopted; old != nil {
 				adopted = fmt.Sprintf("%d lines from %s", old.Count, old.File)
 			}
-			archived := ""
+			archived, inArchive := "", ""
 			if s := i.Archive; s != nil {
 				archived = fmt.Sprintf("%s of %d at %s; on this disk only: %s", plural(s.Lines, "entry", "entries"), i.Entries, s.To, exposure(s))
+				inArchive = away(s)
 			}
 			waiting := ""
 			if i.ScheduledErasures > 0 {
@@ -106,7 +107,7 @@ what is there was changed only verify tells.`,
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
-				[2]string{"Archive", archived}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned},
+				[2]string{"Archive", archived}, [2]string{"In the archive only", inArchive}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned},
 				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Erasures scheduled", waiting}, [2]string{"Access control", i.AccessControl})
 		},
 	}

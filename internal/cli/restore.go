@@ -80,7 +80,7 @@ entry 0 says what is missing.`,
 			}
 			opts.NewKey, opts.Successor = newKey, a.settings.options()
 			opts.Successor.Command, opts.Successor.Warn = cmd.CommandPath(), a.warn
-			opts.Successor.ArchiveTo, opts.Successor.ArchiveEvery, opts.Successor.ArchiveRate = nil, 0, 0 // another trail needs another place
+			opts.Successor.ArchiveTo, opts.Successor.ArchiveEvery, opts.Successor.ArchiveRate, opts.Successor.ArchiveKeepLocal = nil, 0, 0, 0 // another trail needs another place
 			bar := newProgress(a.stderr, "restore")
 			opts.Progress = bar.bytes
 			r, err := audit.Restore(cmd.Context(), a.settings.log, store, opts)

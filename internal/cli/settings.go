@@ -51,6 +51,8 @@ type settings struct {
 	archiveTo    storeURL
 	archiveEvery time.Duration
 	archiveRate  byteSize
+	archiveKeep  days
+	archiveCache byteSize
 	allowHTTP    bool
 	policy       *policy.Policy // of the file; nil where it says nothing of one
 	policyPlaces *policyScan
@@ -76,7 +78,7 @@ var otherEnvironment = []string{"KAIZEN_AUDIT_BIN", "KAIZEN_AUDIT_STATE"}
 // settingFlags are the flags that are settings; each has a variable of the
 // environment and, but for config, a key in section trail of the file.
 var settingFlags = []string{"log", "config", "durability", "segment-bytes", "max-line", "checkpoint-to", "group", "append-only", "socket-group", "any-file-system", "retention-days", "retention-lock", "rotation-interval", "access-control", "allowed-roles", "key-file", "key-url", "lifecycle-key", "signer",
-	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", "allow-http"}
+	archivePrefix + "to", archivePrefix + "every", archivePrefix + "rate", archivePrefix + "keep-local", archivePrefix + "cache", "allow-http"}
 
 // archivePrefix begins the flags whose keys stand in section archive; allow-http
 // does too.
@@ -139,6 +141,8 @@ func (s *settings) addArchive(f *pflag.FlagSet) {
 	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL: s3://BUCKET or file:///DIR (default nowhere)")
 	f.DurationVar(&s.archiveEvery, "archive-every", audit.DefaultArchiveEvery, "ship what is not sealed yet each `TIME`")
 	f.Var(&s.archiveRate, "archive-rate", "archive no more than this a second, such as 10MiB (default no limit)")
+	f.Var(&s.archiveKeep, "archive-keep-local", "remove the file of a sealed segment from this disk after this time, such as 90d, once the archive has it (default never)")
+	f.Var(&s.archiveCache, "archive-cache", "keep no more than this of what is read from the archive (default 1GiB)")
 	f.BoolVar(&s.allowHTTP, "allow-http", false, "let the archive's endpoint be plain HTTP on another machine too")
 }
 
@@ -158,6 +162,7 @@ func (s *settings) options() audit.Options {
 		RetentionDays: int(s.retention), RetentionLock: s.lockPeriod, RotationInterval: s.rotation.value,
 		KeyFile: s.keyFile, OpenKEK: s.openKEK, LifecycleKeyFile: s.lifecycleKey, Signer: s.signer,
 		ArchiveTo: s.archiveStore(), ArchiveEvery: every, ArchiveRate: s.archiveRate.bytes,
+		ArchiveKeepLocal: time.Duration(s.archiveKeep), ArchiveCache: s.archiveCache.bytes, OpenArchive: readArchive,
 		Policy: s.policy, Anchors: s.anchors, Access: s.accessRules(),
 	}
 }

@@ -21,7 +21,7 @@ import (
 func (a *app) verifyCommand() *cobra.Command {
 	var checkpoint, onFailure string
 	var sinceLast bool
-	var opts audit.VerifyOptions
+	opts := audit.VerifyOptions{OpenArchive: readArchive}
 	format := newChoice("table", "json")
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -207,6 +207,13 @@ func verified(r *audit.VerifyReport) [][2]string {
 		add("Size", "%s under the checkpoint", plural(r.Size, "entry", "entries"))
 	}
 	add("Root", "%s", r.Root)
+	for i, first := range r.FromArchive {
+		if i == 10 {
+			add("From the archive", "and %d more segments", len(r.FromArchive)-i)
+			break
+		}
+		add("From the archive", "the segment from entry %d on", first)
+	}
 	add("Anchor", "%s", anchors[r.Anchor])
 	for _, o := range r.Anchors {
 		add("Anchored", "%s by %s %s, %s", plural(o.Size, "entry", "entries"), o.Kind, o.Name, o.Time.UTC().Format(time.RFC3339))

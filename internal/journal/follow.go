@@ -14,6 +14,7 @@ type Follower struct {
 	fs        durable.FS
 	path, dir string
 	begins    func(line []byte) (first int64, ok bool)
+	away      Archive
 	next      int64 // index of the next line to be given
 
 	view   *View // nil: to be opened
@@ -21,9 +22,10 @@ type Follower struct {
 	at     int64
 }
 
-// Follow begins at the line with index next; begins is as in OpenView.
-func Follow(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool), next int64) *Follower {
-	return &Follower{fs: fsys, path: path, dir: dir, begins: begins, next: next}
+// Follow begins at the line with index next; begins and away are as in
+// OpenView.
+func Follow(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool), away Archive, next int64) *Follower {
+	return &Follower{fs: fsys, path: path, dir: dir, begins: begins, away: away, next: next}
 }
 
 // followTries is how often a line that must be there is looked for: a seal can
@@ -77,7 +79,7 @@ func (w *Follower) pass(gap *GapError) error {
 
 // open looks at the trail anew and reads what is in segments that were cut off.
 func (w *Follower) open(ctx context.Context, size int64, give func(index int64, line []byte) error) error {
-	view, err := OpenView(w.fs, w.path, w.dir, w.begins)
+	view, err := OpenView(w.fs, w.path, w.dir, w.begins, w.away)
 	if err != nil {
 		return err
 	}

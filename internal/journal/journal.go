@@ -64,6 +64,9 @@ type Options struct {
 	// RingAfter is how many commits are made before there is a ring; 0 means
 	// 32.
 	RingAfter int64
+	// Archive has the segments whose files are in the archive only; nil where there
+	// is none to ask.
+	Archive Archive
 	// Due is called when Sync and Quicken should be called soon, lest an append
 	// waits for what they do. It must not call the journal.
 	Due func()

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +26,9 @@ const (
 	nextSuffix = ".next"
 	// tempSuffix ends the name of a file that is not yet compressed.
 	tempSuffix = ".tmp"
+	// ArchivedSuffix ends the name of what stands in for a sealed file that is in
+	// the archive only (docs/format.md §9.1).
+	ArchivedSuffix = ".archived"
 )
 
 // Open locks the open segment, which must be there, and finds where it begins.
@@ -67,7 +71,7 @@ func (j *Journal) find(known map[int64]Segment) (err error) {
 			return err
 		}
 	}
-	j.first, err = endOfSegments(j.opts.FS, j.opts.Dir, j.segments)
+	j.first, err = endOfSegments(j.opts.FS, j.opts.Dir, j.opts.Archive, j.segments)
 	return err
 }
 
@@ -153,11 +157,11 @@ func (j *Journal) Settle(begins func(line []byte) (first int64, ok bool), lawful
 		if s.First+s.Count == next {
 			continue
 		}
-		end, bytes, err := countLines(j.opts.FS, j.opts.Dir, *s)
+		end, bytes, err := countLines(j.opts.FS, j.opts.Dir, j.opts.Archive, *s)
 		if err != nil {
 			return nil, err
 		}
-		*s = Segment{First: s.First, Count: end - s.First, Bytes: bytes, File: s.File}
+		*s = Segment{First: s.First, Count: end - s.First, Bytes: bytes, File: s.File, Archived: s.Archived}
 	}
 	end := int64(0)
 	reach := func(next int64) (*GapError, error) {
@@ -196,7 +200,7 @@ func (j *Journal) Replay(from int64, f func(index int64, line []byte) error) (St
 		if s.First < from && s.First+s.Count <= from {
 			continue
 		}
-		_, _, err := eachLineOf(j.opts.FS, j.opts.Dir, s, func(index, _ int64, line []byte) error {
+		_, _, err := eachLineOf(context.Background(), j.opts.FS, j.opts.Dir, j.opts.Archive, s, func(index, _ int64, line []byte) error {
 			if index < from {
 				return nil
 			}

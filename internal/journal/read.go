@@ -32,6 +32,20 @@ type Segment struct {
 	Stored int64  `json:"stored"`
 	Root   string `json:"root"`
 	Bounds
+	// Archived says that its file is in the archive only.
+	Archived bool `json:"-"`
+}
+
+// Archive opens the sealed file of a segment that is in the archive only, by its first
+// index. It is fs.ErrNotExist where the archive is not said to have it.
+type Archive func(ctx context.Context, first int64) (*os.File, error)
+
+// open asks a; there may be none.
+func (a Archive) open(ctx context.Context, first int64) (*os.File, error) {
+	if a == nil {
+		return nil, fs.ErrNotExist
+	}
+	return a(ctx, first)
 }
 
 // Bounds are the time bounds of a segment's lines. They are there when every
@@ -112,10 +126,13 @@ func listSegments(fsys durable.FS, dir string, known map[int64]Segment) ([]Segme
 	if err != nil {
 		return nil, err
 	}
-	found := map[int64]Segment{}
+	found, archived := map[int64]Segment{}, []int64{}
 	for _, f := range files {
 		number, suffix, _ := strings.Cut(f.Name(), ".")
 		first, err := strconv.ParseInt(number, 10, 64)
+		if err == nil && f.Name() == segmentName(first)+sealedSuffix+ArchivedSuffix {
+			archived = append(archived, first)
+		}
 		if err != nil || !isSegmentName(f.Name(), first) {
 			continue
 		}
@@ -133,6 +150,17 @@ func listSegments(fsys durable.FS, dir string, known map[int64]Segment) ([]Segme
 			}
 		}
 	}
+	for _, first := range archived {
+		if _, here := found[first]; here {
+			continue // it was to be removed, and is here
+		}
+		s, listed := known[first]
+		if name := segmentName(first) + sealedSuffix; !listed || s.File != name {
+			s = Segment{First: first, Count: -1, File: name}
+		}
+		s.Archived = true
+		found[first] = s
+	}
 	list := make([]Segment, 0, len(found))
 	for _, s := range found {
 		list = append(list, s)
@@ -143,7 +171,7 @@ func listSegments(fsys durable.FS, dir string, known map[int64]Segment) ([]Segme
 	for i := range list[:max(len(list)-1, 0)] {
 		s, next := &list[i], list[i+1].First
 		if s.Count < 0 || s.First+s.Count > next {
-			*s = Segment{First: s.First, Count: next - s.First, File: s.File}
+			*s = Segment{First: s.First, Count: next - s.First, File: s.File, Archived: s.Archived}
 		}
 	}
 	return list, nil
@@ -151,13 +179,13 @@ func listSegments(fsys durable.FS, dir string, known map[int64]Segment) ([]Segme
 
 // endOfSegments is the index after the last sealed or cut-off segment, whose
 // lines it counts where they are not known.
-func endOfSegments(fsys durable.FS, dir string, list []Segment) (int64, error) {
+func endOfSegments(fsys durable.FS, dir string, away Archive, list []Segment) (int64, error) {
 	if len(list) == 0 {
 		return 0, nil
 	}
 	last := &list[len(list)-1]
 	if last.Count < 0 {
-		end, bytes, err := countLines(fsys, dir, *last)
+		end, bytes, err := countLines(fsys, dir, away, *last)
 		if err != nil {
 			return 0, err
 		}
@@ -168,15 +196,15 @@ func endOfSegments(fsys durable.FS, dir string, list []Segment) (int64, error) {
 
 // countLines gives the index after the last line of a segment and the length of
 // its lines.
-func countLines(fsys durable.FS, dir string, s Segment) (next, bytes int64, err error) {
-	return eachLineOf(fsys, dir, s, func(int64, int64, []byte) error { return nil })
+func countLines(fsys durable.FS, dir string, away Archive, s Segment) (next, bytes int64, err error) {
+	return eachLineOf(context.Background(), fsys, dir, away, s, func(int64, int64, []byte) error { return nil })
 }
 
 // eachLineOf is eachLine for a segment. What is wrong with its file is a
 // SegmentError, apart from f's own errors.
-func eachLineOf(fsys durable.FS, dir string, s Segment, f func(index, offset int64, line []byte) error) (next, end int64, err error) {
+func eachLineOf(ctx context.Context, fsys durable.FS, dir string, away Archive, s Segment, f func(index, offset int64, line []byte) error) (next, end int64, err error) {
 	next = s.First
-	r, err := openSegment(fsys, dir, s)
+	r, err := openSegment(ctx, fsys, dir, away, s)
 	if err == nil {
 		var failed error
 		next, end, err = eachLine(r, s.First, func(index, offset int64, line []byte) error {
@@ -212,31 +240,59 @@ func (e *SegmentError) Error() string {
 
 func (e *SegmentError) Unwrap() error { return e.Err }
 
-// Damaged tells a file that is not what it was from one that the system
-// refuses to give out.
+// errArchive is what went wrong with an archive, and not with a segment.
+type errArchive struct{ error }
+
+func (e errArchive) Unwrap() error { return e.error }
+
+// Damaged tells a file that is not what it was from one that the system, or the
+// archive, does not give out.
 func (e *SegmentError) Damaged() bool {
+	if errors.As(e.Err, new(errArchive)) {
+		return errors.Is(e.Err, fs.ErrInvalid)
+	}
 	return errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, durable.ErrNotRegular) || !errors.As(e.Err, new(*fs.PathError))
 }
 
+// sealedFile is a segment's file, here or fetched from the archive.
+type sealedFile interface {
+	io.ReadCloser
+	Stat() (fs.FileInfo, error)
+}
+
 // openSegment opens a segment for reading its lines.
-func openSegment(fsys durable.FS, dir string, s Segment) (io.ReadCloser, error) {
-	f, err := fsys.OpenFile(filepath.Join(dir, segmentsDir, s.File), os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(s.File, plainSuffix) {
-		// It was compressed since it was listed.
-		s.File = segmentName(s.First) + sealedSuffix
-		f, err = fsys.OpenFile(filepath.Join(dir, segmentsDir, s.File), os.O_RDONLY, 0)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasSuffix(s.File, plainSuffix) {
-		return f, nil
+func openSegment(ctx context.Context, fsys durable.FS, dir string, away Archive, s Segment) (io.ReadCloser, error) {
+	f, sealed, err := openFile(ctx, fsys, dir, away, s)
+	if err != nil || !sealed {
+		return f, err
 	}
 	z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &zstdFile{z, f}, nil
+}
+
+// openFile opens a segment's file.
+func openFile(ctx context.Context, fsys durable.FS, dir string, away Archive, s Segment) (f sealedFile, sealed bool, err error) {
+	sealed = strings.HasSuffix(s.File, sealedSuffix)
+	f, err = fsys.OpenFile(filepath.Join(dir, segmentsDir, s.File), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) && !sealed {
+		// It was compressed since it was listed.
+		sealed = true
+		f, err = fsys.OpenFile(filepath.Join(dir, segmentsDir, segmentName(s.First)+sealedSuffix), os.O_RDONLY, 0)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, sealed, err
+	}
+	got, archived := away.open(ctx, s.First)
+	switch {
+	case errors.Is(archived, fs.ErrNotExist):
+		return nil, sealed, err // nor does anything say that it is in the archive
+	case archived != nil:
+		return nil, sealed, errArchive{archived}
+	}
+	return got, sealed, nil
 }
 
 // ReadSealed gives f every line of a sealed file, the first having index first. It
@@ -257,7 +313,7 @@ func ReadPlain(r io.Reader, first int64, f func(index int64, line []byte) error)
 
 type zstdFile struct {
 	*zstd.Decoder
-	file durable.File
+	file io.Closer
 }
 
 func (z *zstdFile) Close() error {
@@ -321,6 +377,7 @@ type View struct {
 	next     int64 // index after the last line; -1: not known
 	offsets  []int64
 
+	away      Archive
 	covered   int64 // lines that there must be at least
 	uncertain error // why covered is not known
 	lawful    func(first, count int64) bool
@@ -329,10 +386,11 @@ type View struct {
 // OpenView looks at a trail that another process may be writing. begins reads
 // from the first line of the open segment where that segment begins, if the
 // line says so: what the segments before it do not tell when the last of them
-// is lost. A trail whose open segment is lost can be looked at too.
-func OpenView(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool)) (*View, error) {
+// is lost. A trail whose open segment is lost can be looked at too. away
+// has the segments whose files are in the archive only; nil where there is none to ask.
+func OpenView(fsys durable.FS, path, dir string, begins func(line []byte) (first int64, ok bool), away Archive) (*View, error) {
 	for try := range 100 {
-		v := &View{fs: fsys, dir: dir, name: filepath.Base(path), bytes: -1, next: -1}
+		v := &View{fs: fsys, dir: dir, name: filepath.Base(path), bytes: -1, next: -1, away: away}
 		f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
 		switch {
 		case err == nil:
@@ -399,7 +457,7 @@ func (v *View) find(path string, begins func(line []byte) (int64, bool)) (settle
 	if err != nil {
 		return false, err
 	}
-	if n := len(v.segments); n > 0 {
+	if n := len(v.segments); n > 0 && !v.segments[n-1].Archived {
 		last := v.segments[n-1]
 		fi, err := v.fs.Stat(filepath.Join(v.dir, segmentsDir, last.File))
 		if err != nil {
@@ -425,7 +483,7 @@ func (v *View) find(path string, begins func(line []byte) (int64, bool)) (settle
 
 // end is endOfSegments, or as far as the last segment's lines can be read.
 func (v *View) end() (first int64, broken bool) {
-	first, err := endOfSegments(v.fs, v.dir, v.segments)
+	first, err := endOfSegments(v.fs, v.dir, v.away, v.segments)
 	if err == nil {
 		return first, false
 	}
@@ -471,7 +529,7 @@ func (j *Journal) View() (*View, error) {
 	defer j.mu.Unlock()
 	return &View{
 		fs: j.opts.FS, dir: j.opts.Dir, name: filepath.Base(j.opts.Path), file: f, segments: slices.Clone(j.segments),
-		first: j.first, bytes: j.size.Load(), next: j.next, offsets: slices.Clone(j.offsets),
+		first: j.first, bytes: j.size.Load(), next: j.next, offsets: slices.Clone(j.offsets), away: j.opts.Archive,
 	}, nil
 }
 
@@ -609,7 +667,7 @@ func (v *View) PartFrom(ctx context.Context, p Part, from int64, f func(index in
 	case p.File == "":
 		return p.First, nil
 	}
-	next, _, err = eachLineOf(v.fs, v.dir, p.Segment, each)
+	next, _, err = eachLineOf(ctx, v.fs, v.dir, v.away, p.Segment, each)
 	return next, err
 }
 

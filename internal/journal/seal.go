@@ -3,6 +3,7 @@ package journal
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -300,7 +301,7 @@ func (j *Journal) readBack(plain string, sealed Segment) error {
 	var want []byte
 	errDiffers := errors.New("the compressed file does not hold the same lines")
 	var done aside
-	next, bytesRead, err := eachLineOf(j.opts.FS, j.opts.Dir, Segment{First: sealed.First, File: sealed.File}, func(_, _ int64, line []byte) error {
+	next, bytesRead, err := eachLineOf(context.Background(), j.opts.FS, j.opts.Dir, nil, Segment{First: sealed.First, File: sealed.File}, func(_, _ int64, line []byte) error {
 		want = slices.Grow(want[:0], len(line)+1)[:len(line)+1]
 		if _, err := io.ReadFull(in, want); err != nil {
 			return errors.Join(errDiffers, err)
@@ -322,15 +323,19 @@ func (j *Journal) readBack(plain string, sealed Segment) error {
 
 // relist lists a compressed segment whose place in the manifest was lost.
 func (j *Journal) relist(s Segment, look Inspector) (Segment, error) {
-	next, bytes, err := eachLineOf(j.opts.FS, j.opts.Dir, s, func(index, _ int64, line []byte) error { return look.Line(index, line) })
+	next, bytes, err := eachLineOf(context.Background(), j.opts.FS, j.opts.Dir, j.opts.Archive, s, func(index, _ int64, line []byte) error { return look.Line(index, line) })
 	if err != nil {
 		return s, err
 	}
 	if next-s.First != s.Count {
 		return s, fmt.Errorf("%s has %d lines where the next segment begins after %d", s.File, next-s.First, s.Count)
 	}
-	fi, err := j.opts.FS.Stat(filepath.Join(j.opts.Dir, segmentsDir, s.File))
+	f, _, err := openFile(context.Background(), j.opts.FS, j.opts.Dir, j.opts.Archive, s)
 	if err != nil {
+		return s, err
+	}
+	fi, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
 		return s, err
 	}
 	s.Bytes, s.Stored = bytes, fi.Size()
@@ -398,7 +403,7 @@ func (j *Journal) Remove(gone func(Segment) bool) error {
 	j.mu.Unlock()
 	dir := filepath.Join(j.opts.Dir, segmentsDir)
 	names := func(s Segment) []string {
-		return []string{segmentName(s.First) + plainSuffix, segmentName(s.First) + sealedSuffix}
+		return []string{segmentName(s.First) + plainSuffix, segmentName(s.First) + sealedSuffix, segmentName(s.First) + sealedSuffix + ArchivedSuffix}
 	}
 	for _, s := range leave {
 		for _, name := range names(s) {
@@ -418,6 +423,27 @@ func (j *Journal) Remove(gone func(Segment) bool) error {
 		}
 	}
 	return nil
+}
+
+// LetGo removes the sealed file of a segment that the archive has: what stands in for
+// it is in segments/ already, synced. It must not run beside Compress or Remove. After
+// a crash or an error the file is there, or it is not; both are as they should be.
+func (j *Journal) LetGo(first int64) error {
+	j.mu.Lock()
+	at := slices.IndexFunc(j.segments, func(s Segment) bool { return s.First == first && s.Stored > 0 })
+	if at >= 0 {
+		j.segments = slices.Clone(j.segments)
+		j.segments[at].Archived = true
+	}
+	j.mu.Unlock()
+	if at < 0 {
+		return fmt.Errorf("segment %d: %w", first, fs.ErrNotExist)
+	}
+	dir := filepath.Join(j.opts.Dir, segmentsDir)
+	if err := removeFlagged(j.opts.FS, filepath.Join(dir, segmentName(first)+sealedSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return j.opts.FS.SyncDir(dir)
 }
 
 // removeFlagged removes a file that may have the append-only flag.

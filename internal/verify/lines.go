@@ -334,7 +334,7 @@ func (s *stream) read() *block {
 	case err == io.EOF:
 	case errors.Is(err, fs.ErrNotExist):
 		s.problem = Missing
-	case errors.As(err, &path):
+	case errors.As(err, &path), errors.As(err, new(archiveError)):
 		s.err = err
 	default:
 		s.problem = Changed

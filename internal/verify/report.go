@@ -73,6 +73,9 @@ type Report struct {
 	// Since is the index before which lines were not read again, since an earlier
 	// verification has read them; 0 where all were read.
 	Since int64 `json:"since,omitempty"`
+	// FromArchive are the segments, by their first index, whose lines are in the
+	// archive only and were read there or from what was fetched before.
+	FromArchive []int64 `json:"from_archive,omitempty"`
 	// Ranges are the parts of the trail and their state, ascending.
 	Ranges []Range `json:"ranges"`
 	// Uncovered is the number of complete lines past the checkpoint, Torn the

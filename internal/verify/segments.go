@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 )
 
 // maxManifest bounds what is read as a manifest: a million segments.
@@ -31,13 +33,25 @@ type segment struct {
 	short string   // as reports name it
 	bytes int64    // of its lines, as far as that is known; for progress only
 	open  *os.File // the open segment's, held since it was listed
+	away  fetch    // where its file is in the archive
 }
+
+// fetch opens a segment's sealed file from the archive.
+type fetch func(first int64) (*os.File, error)
+
+// archiveError says that the archive can't be asked.
+type archiveError struct{ error }
+
+func (e archiveError) Unwrap() error { return e.error }
+
+// archivedSuffix ends the name of what stands for a sealed file in the archive.
+const archivedSuffix = ".archived"
 
 // listSegments lists the files of lines, ascending, the open one last. A seal
 // may be going on: then it looks again. The caller closes the open one.
-func listSegments(log, dir string) ([]segment, error) {
+func listSegments(log, dir string, away fetch) ([]segment, error) {
 	for range 100 {
-		list, settled, err := trySegments(log, dir)
+		list, settled, err := trySegments(log, dir, away)
 		if err == nil && settled {
 			return list, nil
 		}
@@ -61,7 +75,7 @@ func closeSegments(list []segment) {
 // is settled when the log is still the file that was opened, and a second look
 // shows the same names: one look at a directory that is being changed can miss
 // a file that is renamed meanwhile.
-func trySegments(log, dir string) (list []segment, settled bool, err error) {
+func trySegments(log, dir string, away fetch) (list []segment, settled bool, err error) {
 	last := segment{first: -1, name: log, short: filepath.Base(log)}
 	var mine fs.FileInfo
 	last.open, err = open(log)
@@ -89,8 +103,16 @@ func trySegments(log, dir string) (list []segment, settled bool, err error) {
 	listed := readManifest(filepath.Join(dir, "manifest"))
 	settled = true
 	for _, name := range names {
-		first, ok := firstOf(name)
-		if !ok {
+		file, archived := strings.CutSuffix(name, archivedSuffix)
+		first, ok := firstOf(file)
+		if !ok || archived && !strings.HasSuffix(file, ".zst") {
+			continue
+		}
+		if archived {
+			// By name it comes behind the files that it stands for, which count.
+			if n := len(list); n == 0 || list[n-1].first != first {
+				list = append(list, segment{first: first, name: filepath.Join(sealed, file), short: "segments/" + file, bytes: listed[first].Bytes, away: away})
+			}
 			continue
 		}
 		fi, err := os.Stat(filepath.Join(sealed, name))
@@ -105,7 +127,7 @@ func trySegments(log, dir string) (list []segment, settled bool, err error) {
 			last.first = first // between the two steps of a seal
 			continue
 		}
-		s := segment{first: first, name: filepath.Join(sealed, name), short: "segments/" + name, bytes: fi.Size()}
+		s := segment{first: first, name: filepath.Join(sealed, name), short: "segments/" + name, bytes: fi.Size(), away: away}
 		chosen := listed[first]
 		if chosen.File == name && strings.HasSuffix(name, ".zst") {
 			s.bytes = max(s.bytes, chosen.Bytes)
@@ -203,6 +225,14 @@ func (s *segment) reader() (io.ReadCloser, error) {
 		name += ".zst" // compressed since it was listed
 		f, err = open(name)
 	}
+	if errors.Is(err, fs.ErrNotExist) && s.away != nil {
+		switch f, err = s.away(s.first); {
+		case errors.Is(err, fs.ErrInvalid):
+			err = fmt.Errorf("%w: %w", errUnparsable, err)
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			err = archiveError{err}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -225,4 +255,39 @@ type zstdReader struct {
 func (z *zstdReader) Close() error {
 	z.Decoder.Close()
 	return z.file.Close()
+}
+
+// checkReference compares what stands for a segment with the lines that were read from
+// the archive: the trail's own entries that it names are all of them, since others read
+// it in their place.
+func (v *verification) checkReference(first int64, said []lifecycle.Line) {
+	file := fmt.Sprintf("segments/%020d.jsonl.zst%s", first, archivedSuffix)
+	data, err := readSmall(filepath.Join(v.dir, filepath.FromSlash(file)), maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // pruned meanwhile
+	}
+	var r struct {
+		Count int64
+		Own   []struct {
+			Index int64
+			Line  string
+		}
+	}
+	if err != nil || json.Unmarshal(data, &r) != nil {
+		v.find(Segment, file, Unparsable, file+" can't be read")
+		return
+	}
+	for _, l := range said {
+		if l.Index < first || l.Index >= first+r.Count {
+			continue
+		}
+		if len(r.Own) == 0 || r.Own[0].Index != l.Index || r.Own[0].Line != string(l.Text) {
+			v.findings = append(v.findings, Finding{Artefact: Segment, File: file, Problem: Changed, Detail: fmt.Sprintf("%s does not name entry %d as it is in the archive", file, l.Index)}.at(l.Index, true))
+			return
+		}
+		r.Own = r.Own[1:]
+	}
+	if len(r.Own) > 0 {
+		v.find(Segment, file, Changed, file+" names entries that the segment does not have")
+	}
 }

@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -46,6 +48,11 @@ type Options struct {
 	Since Since
 	// RequireAnchor makes a trail whose anchor is none or pinned damaged.
 	RequireAnchor bool
+	// Archive opens the sealed file of a segment that is in the archive only, by its
+	// first index. fs.ErrNotExist and fs.ErrInvalid are damage; every other error says
+	// that the archive can't be asked, and ends the verification. nil: there is no
+	// archive to ask.
+	Archive func(ctx context.Context, first int64) (*os.File, error)
 	// Workers is how many goroutines hash; 0 means GOMAXPROCS.
 	Workers int
 	// Progress is told the bytes of lines done, of how many, from one
@@ -145,6 +152,23 @@ type verification struct {
 	given     []head              // those of Options.Checkpoint, likewise
 	heads     []head              // all that are good, ascending by size
 	findings  []Finding
+
+	mu      sync.Mutex
+	fetched []int64 // segments that were read from the archive; under mu
+}
+
+// fetch opens a segment that is in the archive only.
+func (v *verification) fetch(ctx context.Context, first int64) (*os.File, error) {
+	if v.opts.Archive == nil {
+		return nil, fs.ErrNotExist
+	}
+	f, err := v.opts.Archive(ctx, first)
+	if err == nil {
+		v.mu.Lock()
+		v.fetched = append(v.fetched, first)
+		v.mu.Unlock()
+	}
+	return f, err
 }
 
 func (v *verification) find(artefact, file, problem, detail string) {
@@ -154,7 +178,7 @@ func (v *verification) find(artefact, file, problem, detail string) {
 func (v *verification) verify(ctx context.Context) (*Report, error) {
 	v.proofs = newProofs(v.dir)
 	v.r = &Report{Status: Intact, Anchor: AnchorNone, Ranges: []Range{}, Unproven: []string{}}
-	v.keys, v.latest, v.given, v.heads, v.findings = trust.Set{}, nil, nil, nil, nil
+	v.keys, v.latest, v.given, v.heads, v.findings, v.fetched = trust.Set{}, nil, nil, nil, nil, nil
 	err := v.check(ctx)
 	if err == nil {
 		v.say()
@@ -178,7 +202,7 @@ func (v *verification) check(ctx context.Context) error {
 	if v.latest != nil {
 		v.r.Size, v.r.Root = v.latest.size, base64.StdEncoding.EncodeToString(v.latest.root[:])
 	}
-	list, err := listSegments(v.log, v.dir)
+	list, err := listSegments(v.log, v.dir, func(first int64) (*os.File, error) { return v.fetch(ctx, first) })
 	if err != nil {
 		return err
 	}
@@ -192,6 +216,13 @@ func (v *verification) check(ctx context.Context) error {
 		return err
 	}
 	v.r.Since = from
+	slices.Sort(v.fetched)
+	v.r.FromArchive = slices.Compact(v.fetched)
+	if !s.long && s.stop == nil {
+		for _, first := range v.r.FromArchive {
+			v.checkReference(first, s.said)
+		}
+	}
 	v.r.Uncovered, v.r.Torn = max(s.lines-v.r.Size, 0), s.torn
 	if len(v.given) > 0 && !slices.ContainsFunc(v.given, func(h head) bool { return !s.holds(h) }) {
 		for _, h := range v.given {
