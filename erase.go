@@ -71,6 +71,11 @@ type Erasure struct {
 	Kept KeptEntries `json:"kept"`
 	// Blocked is why nothing may be erased now; empty where something may.
 	Blocked []Blocked `json:"blocked"`
+	// Unreadable are the handles of keys whose records are damaged: whose they are can't
+	// be told. Nobody reads what is sealed under them, unless a backup of keys/ from
+	// before the damage is put back; that one must not be, or be followed by this
+	// erasure again.
+	Unreadable []string `json:"unreadable,omitempty"`
 	// Scheduled is the erasure that waits, where it was asked for or is there already.
 	Scheduled *ScheduledErasure `json:"scheduled,omitempty"`
 	// Index and EventID are of the trail's entry about it.
@@ -205,7 +210,11 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 	}
 	switch {
 	case len(plan.targets) == 0 && plan.out.Kept.Entries == 0:
-		return nil, errors.Join(fmt.Errorf("%w: no entry is about this user", ErrNotFound), t.noteErase(ctx, "erase_refused", user))
+		err := fmt.Errorf("%w: no entry is about this user", ErrNotFound)
+		if len(plan.out.Unreadable) > 0 {
+			err = fmt.Errorf("%w, as far as keys can be read: %w", err, &keys.Unreadable{Handles: plan.out.Unreadable})
+		}
+		return nil, errors.Join(err, t.noteErase(ctx, "erase_refused", user))
 	case o.DryRun:
 		return &plan.out, t.noteErase(ctx, "erase_dry_run", user)
 	case len(plan.targets) == 0:

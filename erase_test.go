@@ -255,6 +255,58 @@ func TestEraseRefuses(t *testing.T) {
 	}
 }
 
+// A record that is damaged keeps nobody else's data from being erased, and is told.
+func TestADamagedKeyBlocksNobodyElse(t *testing.T) {
+	ctx := context.Background()
+	path, o := profileTrail(t, "gdpr", Options{})
+	trail := openWith(t, path, o)
+	mustRecord(t, trail, personalEvent("mia", "t"), personalEvent("noah", "u"), personalEvent("lena", "v"))
+	noah := found(t, trail, Query{User: "noah"})
+	known, err := trail.enc.Load().store.Find(func(k keys.Kind, id string) bool { return k == keys.Person && id == "noah" })
+	if err != nil || len(known) != 1 || len(noah) != 1 {
+		t.Fatal(known, err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob(filepath.Join(trail.dir, "keys", "subjects", "*.jsonl"))
+	if err != nil || len(pages) != 1 {
+		t.Fatal(pages, err)
+	}
+	text, err := os.ReadFile(pages[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(text, []byte(known[0].Handle)) + len(known[0].Handle) + 60
+	text[at] ^= 1 // of his record's data: A for @ and the like
+	if !bytes.ContainsAny(text[at:at+1], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+		text[at] ^= 1
+		text[at+1] ^= 2
+	}
+	if err := os.WriteFile(pages[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trail = openWith(t, path, o)
+	dry, err := trail.EraseUser(ctx, "mia", &EraseOptions{DryRun: true})
+	if err != nil || dry.Entries != 1 || len(dry.Unreadable) != 1 || dry.Unreadable[0] != known[0].Handle {
+		t.Fatalf("%+v, %v", dry, err)
+	}
+	e, err := trail.EraseUser(ctx, "mia", &EraseOptions{Reason: "x"})
+	if err != nil || !e.Done || e.Entries == 0 || len(e.Unreadable) != 1 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if len(found(t, trail, Query{User: "mia"})) != 0 || len(found(t, trail, Query{User: "lena"})) != 1 {
+		t.Error("not what was to be erased")
+	}
+	// The page was written anew, without what could not be read.
+	if e, err := trail.EraseUser(ctx, "lena", &EraseOptions{Reason: "x"}); err != nil || !e.Done || len(e.Unreadable) != 0 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if r, err := trail.Verify(ctx, nil); err != nil || r.Status != "intact" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // Through the socket it is the holder that erases.
 func TestEraseThroughTheHolder(t *testing.T) {
 	ctx := context.Background()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -92,10 +93,12 @@ type erasurePlan struct {
 func (t *Trail) planErasure(ctx context.Context, who *names, traces []string, later bool) (*erasurePlan, error) {
 	store := t.enc.Load().store
 	found, err := store.Find(who.is)
+	unreadable, err := unreadableKeys(err)
 	if err != nil {
-		return nil, explainKey(err)
+		return nil, err
 	}
 	p := newErasurePlan(who, found)
+	p.out.Unreadable = unreadable
 	if err := p.look(ctx, t); err != nil {
 		return nil, err
 	}
@@ -105,8 +108,8 @@ func (t *Trail) planErasure(ctx context.Context, who *names, traces []string, la
 	// Text with no declared subject is its trace's. Whose entries lie in it is known
 	// only now.
 	ofTraces, err := store.Find(func(kind keys.Kind, id string) bool { return kind == keys.Trace && p.traces[id] })
-	if err != nil {
-		return nil, explainKey(err)
+	if _, err := unreadableKeys(err); err != nil {
+		return nil, err
 	}
 	asked := func(id string) bool { return slices.Contains(traces, "*") || slices.Contains(traces, id) }
 	for _, id := range traces {
@@ -115,6 +118,7 @@ func (t *Trail) planErasure(ctx context.Context, who *names, traces []string, la
 		}
 	}
 	again := newErasurePlan(who, found)
+	again.out.Unreadable = unreadable
 	for _, tr := range ofTraces {
 		if asked(tr.ID) {
 			again.targets[tr.Handle] = tr
@@ -130,6 +134,15 @@ func (t *Trail) planErasure(ctx context.Context, who *names, traces []string, la
 		again.out.Traces = append(again.out.Traces, ErasedTrace{tr.ID, cmp.Or(fields, again.byTrace[tr.Handle]), erased})
 	}
 	return again, nil
+}
+
+// unreadableKeys takes the handles out of an error that says that their records can't
+// be read: what is known of the others goes on.
+func unreadableKeys(err error) ([]string, error) {
+	if broken, ok := errors.AsType[*keys.Unreadable](err); ok {
+		return broken.Handles, nil
+	}
+	return nil, explainKey(err)
 }
 
 func newErasurePlan(who *names, targets []keys.Known) *erasurePlan {

@@ -116,8 +116,8 @@ func (t *Trail) addHold(ctx context.Context, h HoldRequest) (LegalHold, error) {
 			return out, err
 		}
 		known, err := enc.store.Find(who.is)
-		if err != nil {
-			return out, explainKey(err)
+		if _, err := unreadableKeys(err); err != nil { // what can't be read can't be erased by anybody
+			return out, err
 		}
 		for _, k := range known {
 			if k.Kind == keys.Person || k.Kind == keys.Resource {

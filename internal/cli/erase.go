@@ -101,6 +101,10 @@ erasure, and what it means for copies, is in docs/erasure.md.`,
 				return err
 			}
 			bar.done()
+			if e.Done && len(e.Unreadable) > 0 {
+				a.incomplete("erase-user: %s can't be read, and whether they are this person's can't be told: %s; nobody reads what is sealed under them, unless an older copy of keys/ is put back: then erase again",
+					plural(int64(len(e.Unreadable)), "key", "keys"), strings.Join(e.Unreadable, ", "))
+			}
 			switch {
 			case format.value == "json":
 				return printJSON(a.stdout, e)
@@ -178,6 +182,9 @@ func (a *app) sayErasure(e *audit.Erasure) error {
 			text += ", until " + b.Until.UTC().Format(time.RFC3339)
 		}
 		rows = append(rows, [2]string{"Stands against it", text})
+	}
+	if n := len(e.Unreadable); n > 0 {
+		rows = append(rows, [2]string{"Can't be read", plural(int64(n), "key", "keys") + ", whose they are can't be told"})
 	}
 	if s := e.Scheduled; s != nil {
 		rows = append(rows, [2]string{"Scheduled", fmt.Sprintf("%s, %s", s.ID, whenText(*s))})

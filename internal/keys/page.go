@@ -504,6 +504,19 @@ type Known struct {
 	ID     string
 }
 
+// Unreadable is Find's error where records do not unwrap: whose they are can't be told.
+// What was found besides is given with it.
+type Unreadable struct {
+	Handles []string // sorted
+}
+
+func (e *Unreadable) Error() string {
+	return fmt.Sprintf("%d records of subjects can't be read, and whose they are can't be told: %s", len(e.Handles), strings.Join(e.Handles[:min(len(e.Handles), 5)], ", "))
+}
+
+// Unwrap makes it ErrDamaged.
+func (e *Unreadable) Unwrap() error { return ErrDamaged }
+
 // Find gives all handles of the subjects for which is is true, in the order of
 // handles. It reads every page, and lets others in between two of them.
 func (s *Store) Find(is func(Kind, string) bool) ([]Known, error) {
@@ -511,41 +524,50 @@ func (s *Store) Find(is func(Kind, string) bool) ([]Known, error) {
 		return nil, err
 	}
 	var found []Known
+	var broken []string
 	for n, more := 0, true; more; n++ {
 		var err error
-		if more, err = s.findIn(n, func(k Known) {
+		var bad []string
+		if more, bad, err = s.findIn(n, func(k Known) {
 			if is(k.Kind, k.ID) {
 				found = append(found, k)
 			}
 		}); err != nil {
 			return nil, err
 		}
+		broken = append(broken, bad...)
 	}
 	slices.SortFunc(found, func(a, b Known) int { return strings.Compare(a.Handle, b.Handle) })
+	if len(broken) > 0 {
+		slices.Sort(broken)
+		return found, &Unreadable{broken}
+	}
 	return found, nil
 }
 
-// findIn shows the subjects of page n, if there is one. A page that is not held is
-// not kept: those that are written to are more use.
-func (s *Store) findIn(n int, show func(Known)) (more bool, err error) {
+// findIn shows the subjects of page n, if there is one, and gives the handles of those
+// that do not unwrap. A page that is not held is not kept: those that are written to
+// are more use.
+func (s *Store) findIn(n int, show func(Known)) (more bool, broken []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n >= len(s.table.Pages) {
-		return false, nil
+		return false, nil, nil
 	}
 	p := s.pages.pages[n]
 	if p == nil {
 		if p, err = s.load(n); err != nil {
-			return false, err
+			return false, nil, err
 		}
 	}
 	for h, sub := range p.records {
-		if err := s.unwrapSubject(p, h, sub); err != nil {
-			return false, err // it may be this one
+		if s.unwrapSubject(p, h, sub) != nil {
+			broken = append(broken, h)
+			continue
 		}
 		show(Known{h, sub.kind, sub.id})
 	}
-	return true, nil
+	return true, broken, nil
 }
 
 // Who is the subject with a handle. The error is ErrNoSubject where there is none.
