@@ -92,8 +92,10 @@ func Init(path string, opts *InitOptions) (*Info, error) {
 	}
 	o.adopt = o.Adopt
 	if there && !o.Adopt && !o.ForgetPin && old != log {
-		return nil, advice.For(fmt.Errorf("init %s: there is a log already", path),
-			"kaizen-audit record appends to it; %s", toGoOn(path))
+		return nil, fmt.Errorf("init %s: %w", path, alreadyThere(path, log, dir))
+	}
+	if err := (&Trail{opts: o.Options, id: trailID{Profile: o.profile, Encrypt: o.Encrypt}}).checkTerms(); err != nil {
+		return nil, fmt.Errorf("init %s: %w", path, err)
 	}
 	if old != "" && o.Signer != "" { // before anything is set aside
 		if _, _, err := freshSigner(o.Signer); err != nil {
@@ -521,3 +523,22 @@ func (e *lockedError) Error() string {
 func (e *lockedError) Unwrap() error { return ErrLocked }
 
 func lineDigest(line []byte) journal.Digest { return entry.Digest(line) }
+
+// alreadyThere says why no trail is made where there are files, and what is to be done:
+// record appends only to a trail that is whole.
+func alreadyThere(path, log, dir string) error {
+	if fi, err := os.Stat(log); err == nil {
+		if err := durable.CheckRegular(log, fi); err != nil {
+			return err
+		}
+	}
+	if !exists(dir) {
+		return notATrail(path, dir)
+	}
+	for _, name := range []string{"trail.json", "checkpoint"} {
+		if !exists(filepath.Join(dir, name)) && !exists(filepath.Join(dir, "creating")) {
+			return advice.For(fmt.Errorf("%w: %s is missing", ErrDamaged, filepath.Join(dir, name)), "restore it, or %s", toGoOn(path))
+		}
+	}
+	return advice.For(errors.New("there is a log already"), "kaizen-audit record appends to it; %s", toGoOn(path))
+}

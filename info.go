@@ -79,6 +79,8 @@ type Info struct {
 	// taken away.
 	Retention Retention `json:"retention"`
 	Pruned    int64     `json:"pruned"`
+	// Holds is how many legal holds are in force.
+	Holds int `json:"holds"`
 	// Missing are entries that can't be read, as far as that can be told
 	// without reading what is sealed: Verify does.
 	Missing []*GapError `json:"missing,omitempty"`
@@ -134,7 +136,7 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	}
 	if state, err := t.lifeNow(ctx); err == nil {
 		i.Retention = retentionOf(state.Terms)
-		i.ScheduledErasures = len(state.Scheduled)
+		i.ScheduledErasures, i.Holds = len(state.Scheduled), len(state.Holds)
 		i.RetentionDays = i.Retention.Days
 		for _, g := range state.Gaps {
 			i.Pruned += g.Count

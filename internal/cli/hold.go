@@ -73,7 +73,11 @@ who acted, and as the one whose data it is), an agent, a trace, times. Without
 			if format.value == "json" {
 				return printJSON(a.stdout, held)
 			}
-			return facts(a.stdout, [2]string{"Hold", held.ID}, [2]string{"Covers", holdText(held)}, [2]string{"Segments", rangesText(held.Ranges)})
+			found := "none: nothing that is recorded matches"
+			if len(held.Ranges) > 0 {
+				found = "the segments of entries " + rangesText(held.Ranges)
+			}
+			return facts(a.stdout, [2]string{"Hold", held.ID}, [2]string{"Covers", holdText(held)}, [2]string{"Found in", found}, [2]string{"From now on", onText(held)})
 		},
 	}
 	f := cmd.Flags()
@@ -108,6 +112,10 @@ func (a *app) holdListCommand() *cobra.Command {
 			if format.value == "json" {
 				return printJSON(a.stdout, holds)
 			}
+			if len(holds) == 0 {
+				a.say("no hold is in force")
+				return nil
+			}
 			t := newTable(a.stdout, a.stdout, column{title: "HOLD"}, column{title: "ADDED"}, column{title: "BY"}, column{title: "COVERS", least: 12}, column{title: "REASON", least: 12})
 			for _, h := range holds {
 				if err := t.row(text(h.ID), text(h.Added), text(h.By), text(holdText(h)), text(h.Reason)); err != nil {
@@ -119,6 +127,14 @@ func (a *app) holdListCommand() *cobra.Command {
 	}
 	addFormat(cmd, format)
 	return cmd
+}
+
+// onText says what a hold does with what is recorded later.
+func onText(h audit.LegalHold) string {
+	if h.Open {
+		return "held too, where it matches"
+	}
+	return "not held: --until is past"
 }
 
 // holdText says what a hold covers.

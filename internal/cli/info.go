@@ -66,7 +66,7 @@ what is there was changed only verify tells.`,
 				holder = "nobody"
 			}
 			covered := plural(i.Covered, "entry", "entries")
-			if i.Covered == i.Entries && len(i.Missing) == 0 {
+			if i.Covered == i.Entries+i.Pruned && len(i.Missing) == 0 {
 				covered = "all of them"
 			}
 			spooled := ""
@@ -90,6 +90,10 @@ what is there was changed only verify tells.`,
 			if i.ScheduledErasures > 0 {
 				waiting = fmt.Sprintf("%d: kaizen-audit erase-user --list", i.ScheduledErasures)
 			}
+			holds := ""
+			if i.Holds > 0 {
+				holds = fmt.Sprintf("%d: kaizen-audit hold list", i.Holds)
+			}
 			pruned := ""
 			if i.Pruned > 0 {
 				pruned = plural(i.Pruned, "entry", "entries")
@@ -107,7 +111,7 @@ what is there was changed only verify tells.`,
 				[2]string{"Written by", holder}, [2]string{"Waiting in spool", spooled}, [2]string{"Pin", i.Pin},
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
-				[2]string{"Archive", archived}, [2]string{"In the archive only", inArchive}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned},
+				[2]string{"Archive", archived}, [2]string{"In the archive only", inArchive}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned}, [2]string{"Legal holds", holds},
 				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Erasures scheduled", waiting}, [2]string{"Access control", i.AccessControl})
 		},
 	}

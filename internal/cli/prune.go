@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 )
 
 func (a *app) pruneCommand() *cobra.Command {
@@ -59,7 +59,12 @@ it is kept; KEPT FOR names two periods where the segment alone would ask for les
 
 // sayPrune shows what is due.
 func (a *app) sayPrune(r *audit.PruneReport) error {
-	t := newTable(a.stdout, a.stdout, column{title: "FIRST", right: true}, column{title: "ENTRIES", right: true}, column{title: "NEWEST"}, column{title: "KEPT FOR"}, column{title: "DUE"}, column{title: "PRUNE", least: 12})
+	if len(r.Segments) == 0 {
+		a.say("nothing is sealed, and only sealed segments are pruned")
+		return nil
+	}
+	prunes := 0
+	t := newTable(a.stdout, a.stdout, column{title: "FIRST", right: true}, column{title: "ENTRIES", right: true}, column{title: "NEWEST"}, column{title: "KEPT FOR"}, column{title: "DUE"}, column{title: "PRUNED NOW", least: 12})
 	for _, s := range r.Segments {
 		newest, due := "", ""
 		if !s.Newest.IsZero() {
@@ -72,9 +77,22 @@ func (a *app) sayPrune(r *audit.PruneReport) error {
 		if s.Days != s.OwnDays && s.OwnDays > 0 {
 			days += fmt.Sprintf(" (%d)", s.OwnDays)
 		}
-		if err := t.row(text(strconv.FormatInt(s.First, 10)), text(strconv.FormatInt(s.Count, 10)), text(newest), text(days), text(due), text(cmp.Or(s.Why, "yes"))); err != nil {
+		now := "yes"
+		if !s.Prune {
+			now = "no: " + s.Why
+		} else {
+			prunes++
+		}
+		if err := t.row(text(strconv.FormatInt(s.First, 10)), text(strconv.FormatInt(s.Count, 10)), text(newest), text(days), text(due), text(now)); err != nil {
 			return err
 		}
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	a.say("%d of %s would be pruned", prunes, plural(int64(len(r.Segments)), "sealed segment", "sealed segments"))
+	if !r.Retention.Set {
+		a.advise(fmt.Sprintf("nothing is pruned before somebody says how long entries are kept: kaizen-audit retention set DAYS --log %s", advice.Quote(a.settings.log)))
+	}
+	return nil
 }

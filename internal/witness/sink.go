@@ -44,6 +44,9 @@ func ParseSink(s string) (Sink, error) {
 	if name == "" {
 		return nil, errors.New("a file without a name")
 	}
+	if scheme, _, ok := strings.Cut(name, "://"); ok && name == s {
+		return nil, fmt.Errorf("there is none of scheme %q", scheme)
+	}
 	return fileSink(name), nil
 }
 
