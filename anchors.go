@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
+	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/tree"
 	"github.com/kaizen-audit/kaizen-audit/internal/witness"
@@ -33,7 +34,7 @@ type Anchor struct {
 
 // AnchorInfo is what is known of an anchor.
 type AnchorInfo struct {
-	Kind string `json:"kind"` // witness, timestamp
+	Kind string `json:"kind"` // witness, timestamp, archive
 	Name string `json:"name"`
 	// Size is of the newest checkpoint that it has vouched for, and Time when, by its
 	// clock; -1 and no time where there is none.
@@ -89,17 +90,18 @@ func anchorStores(dir, stateDir, origin string) []*witness.Store {
 const openWait = 3 * time.Second
 
 // compareAnchors compares the trail's latest checkpoint with what its anchors have
-// vouched for last, before anything is written: with what is kept of it here, and
-// with what each witness has seen. ErrForked: the trail was rolled back, or is a copy
+// vouched for last, before anything is written: with what is kept of it here, with
+// what each witness has seen, and with what is archived. ErrForked: the trail was rolled back, or is a copy
 // while another one goes on. A witness that does not answer is warned of.
 func (t *Trail) compareAnchors(c tree.Checkpoint, store *tree.Store) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openWait)
 	defer cancel()
 	var wg sync.WaitGroup
-	errs := make([]error, len(t.anchors))
+	errs := make([]error, len(t.anchors)+1)
 	for i, a := range t.anchors {
 		wg.Go(func() { errs[i] = t.compareAnchor(ctx, a, c, store) })
 	}
+	wg.Go(func() { errs[len(t.anchors)] = t.compareArchive(ctx, c, store) })
 	wg.Wait()
 	for _, err := range errs {
 		if errors.Is(err, ErrForked) {
@@ -118,6 +120,37 @@ func (t *Trail) compareAnchor(ctx context.Context, a *witness.Anchor, c tree.Che
 		return err
 	}
 	return t.askAnchor(ctx, a, c, seen, store)
+}
+
+// compareArchive compares a checkpoint with the newest that the trail's archive has.
+func (t *Trail) compareArchive(ctx context.Context, c tree.Checkpoint, store *tree.Store) error {
+	if t.opts.ArchiveTo == nil || !t.onDisk() {
+		return nil
+	}
+	list, err := archiver.Checkpoints(ctx, t.opts.ArchiveTo, t.id.Origin)
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", t.opts.ArchiveTo.URL(), err)
+	}
+	id := t.ids()
+	keys, err := id.trusted(id.VKey)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		from, err := tree.ParseCheckpoint(a.Signed, keys)
+		if err != nil {
+			return fmt.Errorf("archive %s: its checkpoint: %w", t.opts.ArchiveTo.URL(), err)
+		}
+		if from.Size > c.Size {
+			return fmt.Errorf("%w: the archive %s has %d entries under a checkpoint, and the trail's covers %d", ErrForked, t.opts.ArchiveTo.URL(), from.Size, c.Size)
+		}
+		if _, err := store.Consistency(from, c); errors.Is(err, tree.ErrInconsistent) {
+			return fmt.Errorf("%w: the trail does not extend the %d entries that the archive %s has under a checkpoint", ErrForked, from.Size, t.opts.ArchiveTo.URL())
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // warnOfForks compares with what is kept of the anchors, for a reader: it is told, and

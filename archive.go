@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -205,6 +206,10 @@ func (t *Trail) ArchiveState(ctx context.Context) (*ArchiveState, error) {
 func (t *Trail) howArchived(ctx context.Context, i *Info) {
 	var err error
 	if i.Archive, err = t.ArchiveState(ctx); err == nil {
+		// A directory is within the reach of whoever writes the trail.
+		if s := i.Archive; !strings.HasPrefix(s.To, "file:") && !s.At.IsZero() {
+			i.Anchors = append(i.Anchors, AnchorInfo{Kind: verify.AnchorArchive, Name: s.To, Size: s.Checkpoint, Time: s.At, Lag: max(i.Covered-s.Checkpoint, 0), Problem: s.Error})
+		}
 		if alarm := i.Archive.alarm(t.clock.now()); alarm != "" {
 			i.Warnings = append(i.Warnings, alarm)
 		}
@@ -259,6 +264,10 @@ func (t *Trail) startArchiving() {
 			if ctx.Err() != nil {
 				return
 			}
+			if errors.Is(err, archiver.ErrForked) {
+				// Two writers have the same past: the one that learns it stops.
+				t.journal.Stop(explainArchive(err))
+			}
 			// One that goes on is told once; info shows it as long as it does.
 			if err == nil {
 				told = ""
@@ -305,7 +314,7 @@ func (a *archiving) last() error {
 // explainArchive says what an archive's errors mean for a trail.
 func explainArchive(err error) error {
 	switch {
-	case errors.Is(err, archiver.ErrForked):
+	case errors.Is(err, archiver.ErrForked), errors.Is(err, archiver.ErrConflict), errors.Is(err, archiver.ErrOther):
 		return advice.For(fmt.Errorf("%w: %w", ErrForked, err),
 			"one of the two is not the trail: a copy of its directory was started twice, it was brought back from an old backup, or another trail archives to the same place; choose another place for this one, or look which of them is right: kaizen-audit restore --verify-only --from URL")
 	case errors.Is(err, archiver.ErrDamaged):
@@ -322,6 +331,11 @@ type RestoreOptions struct {
 	// Checkpoint is a checkpoint from outside, or several, as in VerifyOptions: what
 	// they cover must be there, or is named as missing.
 	Checkpoint []byte
+	// Anchors are those of Options.Anchors: what they have vouched for, kept below
+	// StateDir or shown by the witnesses, which are asked, counts as Checkpoint does.
+	Anchors []Anchor
+	// Warn is told what went wrong without failing the call; nil for nobody.
+	Warn func(error)
 	// StateDir is where pins are; empty means as in Options.
 	StateDir string
 	// Progress is told how many bytes were read, of how many.
@@ -473,11 +487,16 @@ func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, sta
 	if err != nil {
 		return nil, err
 	}
+	said, err := o.anchored(ctx, id.Origin, state, keys)
+	if err != nil {
+		return nil, err
+	}
+	anchors = append(anchors, said...)
 	host, err := json.Marshal((&Trail{clock: newClock(time.Now), opts: Options{Command: "kaizen-audit restore"}}).writer())
 	if err != nil {
 		return nil, err
 	}
-	r := archiver.Restore{Store: store, TrailJSON: data, Keys: keys, Anchors: anchors, Log: log, Dir: dir, Lock: append(host, '\n'),
+	r := archiver.Restore{Store: store, TrailJSON: data, Keys: keys, Anchors: checkpointsOf(anchors), Log: log, Dir: dir, Lock: append(host, '\n'),
 		Inspect: func() journal.Inspector { return &measured{builder: tree.NewBuilder().RootOnly()} }, Progress: o.Progress}
 	if fresh != nil {
 		r.Identity = func(size int64) ([]byte, error) { return fresh.replace(ctx, id, size) }
@@ -494,8 +513,10 @@ func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, sta
 	}
 	out.Size, out.Root, out.Lines, out.Segments = got.Size, base64.StdEncoding.EncodeToString(got.Root[:]), got.Lines, got.Segments
 	out.Pruned = append(out.Pruned, got.Pruned...)
-	if got.Anchored > 0 {
-		out.Anchor = verify.AnchorCheckpoint
+	for _, a := range anchors {
+		if a.Size <= got.Size {
+			out.Anchor = verify.Stronger(out.Anchor, a.kind)
+		}
 	}
 	if got.Known > got.Size {
 		out.Missing = &archiver.Range{First: got.Lines, Count: max(got.Known-got.Lines, 0)}
@@ -503,20 +524,60 @@ func readArchive(ctx context.Context, store archive.Store, o RestoreOptions, sta
 	return out, nil
 }
 
+// outsideHead is a checkpoint from outside, and the kind of anchor that it came from.
+type outsideHead struct {
+	tree.Checkpoint
+	kind string
+}
+
+func checkpointsOf(list []outsideHead) (out []tree.Checkpoint) {
+	for _, h := range list {
+		out = append(out, h.Checkpoint)
+	}
+	return out
+}
+
 // anchorsOf reads checkpoints from outside; those of other trails are passed over.
-func anchorsOf(data []byte, keys trust.Set, origin string) ([]tree.Checkpoint, error) {
-	var list []tree.Checkpoint
+func anchorsOf(data []byte, keys trust.Set, origin string) ([]outsideHead, error) {
+	var list []outsideHead
 	if data == nil {
 		return nil, nil
 	}
 	for _, signed := range verify.CheckpointsIn(data) {
 		c, err := tree.ParseCheckpoint(signed, keys)
 		if err == nil {
-			list = append(list, c)
+			list = append(list, outsideHead{c, verify.AnchorCheckpoint})
 		}
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%w of %s under the archive's key", ErrNoCheckpoint, origin)
+	}
+	return list, nil
+}
+
+// anchored are the checkpoints that the anchors have vouched for.
+func (o *RestoreOptions) anchored(ctx context.Context, origin, state string, keys trust.Set) ([]outsideHead, error) {
+	anchors, err := makeAnchors(o.Anchors)
+	if err != nil || len(anchors) == 0 {
+		return nil, err
+	}
+	// Beside a trail that is not there yet nothing is kept.
+	said, broken, err := saidBy(ctx, anchors, anchorStores("", state, origin)[1:], origin, o.Warn)
+	if err != nil {
+		return nil, err
+	}
+	if o.Warn != nil {
+		for _, b := range broken {
+			o.Warn(errors.New("anchor: " + b))
+		}
+	}
+	var list []outsideHead
+	for _, s := range said {
+		c, err := tree.ParseCheckpoint(s.Checkpoint, keys)
+		if err != nil {
+			return nil, fmt.Errorf("%w: what %s %s has vouched for is not signed by the archive's key: %w", ErrDamaged, s.Kind, s.Name, err)
+		}
+		list = append(list, outsideHead{c, s.Kind})
 	}
 	return list, nil
 }

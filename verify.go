@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/kaizen-audit/kaizen-audit/archive"
+	"github.com/kaizen-audit/kaizen-audit/internal/archiver"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
 	"github.com/kaizen-audit/kaizen-audit/internal/verify"
@@ -30,6 +31,9 @@ type VerifyOptions struct {
 	// below StateDir, must be prefixes of it; and so must what the witnesses have seen,
 	// which are asked. One that does not answer is told to Warn.
 	Anchors []Anchor
+	// Archive is the trail's archive: its newest checkpoints must be prefixes of the
+	// trail too. One that does not answer is told to Warn.
+	Archive archive.Store
 	// OpenArchive and ArchiveCache are as in Options: what is in the archive only is
 	// read there.
 	OpenArchive  func(url string) (archive.Store, error)
@@ -64,6 +68,9 @@ func (t *Trail) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport,
 func (o *VerifyOptions) asOpened(opts *Options) {
 	if o.Anchors == nil {
 		o.Anchors = opts.Anchors
+	}
+	if o.Archive == nil {
+		o.Archive = opts.ArchiveTo
 	}
 	if o.OpenArchive == nil {
 		o.OpenArchive = opts.archiveAt
@@ -160,7 +167,7 @@ func verifyPath(ctx context.Context, path string, opts *VerifyOptions, since ver
 // outside gathers what the anchors have vouched for.
 func (o *VerifyOptions) outside(ctx context.Context, dir, stateDir string, v *verify.Options) error {
 	anchors, err := makeAnchors(o.Anchors)
-	if err != nil || len(anchors) == 0 {
+	if err != nil || len(anchors) == 0 && o.Archive == nil {
 		return err
 	}
 	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, "trail.json"), maxSmallFile)
@@ -171,32 +178,56 @@ func (o *VerifyOptions) outside(ctx context.Context, dir, stateDir string, v *ve
 	if err != nil {
 		return nil
 	}
+	if o.Archive != nil {
+		ctx, cancel := context.WithTimeout(ctx, openWait)
+		list, err := archiver.Checkpoints(ctx, o.Archive, id.Origin)
+		cancel()
+		if err != nil && o.Warn != nil {
+			o.Warn(fmt.Errorf("archive %s: %w", o.Archive.URL(), err))
+		}
+		for _, a := range list {
+			// What its writer can replace tells of a rollback, and vouches for nothing.
+			kind := verify.AnchorArchive
+			if !a.Locked {
+				kind = ""
+			}
+			v.Outside = append(v.Outside, verify.Outside{Kind: kind, Name: o.Archive.URL(), Time: a.At, Checkpoint: a.Signed})
+		}
+	}
+	said, broken, err := saidBy(ctx, anchors, anchorStores(dir, stateDir, id.Origin), id.Origin, o.Warn)
+	v.Outside, v.Broken = append(v.Outside, said...), append(v.Broken, broken...)
+	return err
+}
+
+// saidBy gathers what anchors have vouched for of a trail: what is kept of that, and
+// what the witnesses show that are asked. broken is what is kept and does not check.
+func saidBy(ctx context.Context, anchors []*witness.Anchor, stores []*witness.Store, origin string, warn func(error)) (said []verify.Outside, broken []string, err error) {
 	add := func(a *witness.Anchor, st witness.Statement) {
-		v.Outside = append(v.Outside, verify.Outside{Kind: a.Kind(), Name: a.Name(), Time: st.Time, Checkpoint: st.Checkpoint})
+		said = append(said, verify.Outside{Kind: a.Kind(), Name: a.Name(), Time: st.Time, Checkpoint: st.Checkpoint})
 	}
 	for _, a := range anchors {
-		for _, s := range anchorStores(dir, stateDir, id.Origin) {
+		for _, s := range stores {
 			st, _, ok, err := s.Latest(a)
 			switch {
 			case errors.Is(err, witness.ErrKept):
-				v.Broken = append(v.Broken, err.Error())
+				broken = append(broken, err.Error())
 			case err != nil:
-				return err
+				return said, broken, err
 			case ok:
 				add(a, st)
 			}
 		}
 		ctx, cancel := context.WithTimeout(ctx, openWait)
-		st, ok, err := a.Latest(ctx, id.Origin)
+		st, ok, err := a.Latest(ctx, origin)
 		cancel()
 		if ok {
 			add(a, st)
 		}
-		if err != nil && o.Warn != nil {
-			o.Warn(fmt.Errorf("anchor: %w", err))
+		if err != nil && warn != nil {
+			warn(fmt.Errorf("anchor: %w", err))
 		}
 	}
-	return nil
+	return said, broken, nil
 }
 
 // someTrail wants a file of lines or a trail's directory.

@@ -50,6 +50,8 @@ type Info struct {
 	SHA256      [sha256.Size]byte
 	RetainUntil time.Time // zero in a List, and where there is no lock
 	Held        bool      // by a legal hold; false in a List
+	// Stored is when it was, by the store's clock.
+	Stored time.Time
 }
 
 // Store keeps objects. Errors that a caller may want to tell apart: ErrExists,
@@ -69,6 +71,14 @@ type Store interface {
 	Remove(ctx context.Context, name string) error
 	// Hold sets or lifts a legal hold.
 	Hold(ctx context.Context, name string, on bool) error
+}
+
+// History is a Store that keeps versions: what was stored first under a name is found
+// whatever was put, or removed, over it since.
+type History interface {
+	// First gives f what was first stored under each name that begins with prefix,
+	// ascending by name, and read to read it.
+	First(ctx context.Context, prefix string, f func(i Info, read func(context.Context) (io.ReadCloser, error)) error) error
 }
 
 var (

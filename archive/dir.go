@@ -268,7 +268,7 @@ func (d *Dir) Head(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return i, fmt.Errorf("archive %s: %w", name, err)
 	}
-	i.Size, i.RetainUntil, i.Held = fi.Size(), known.RetainUntil, known.Held
+	i.Size, i.RetainUntil, i.Held, i.Stored = fi.Size(), known.RetainUntil, known.Held, fi.ModTime()
 	if sum, err := hex.DecodeString(known.SHA256); err == nil && len(sum) == sha256.Size && fi.Mode().Perm()&0o200 == 0 {
 		i.SHA256 = [sha256.Size]byte(sum)
 		return i, nil
@@ -329,7 +329,7 @@ func (d *Dir) List(ctx context.Context, prefix string, f func(Info) error) error
 		if err != nil {
 			return err
 		}
-		return f(Info{Name: name, Size: fi.Size()})
+		return f(Info{Name: name, Size: fi.Size(), Stored: fi.ModTime()})
 	})
 	if err != nil {
 		return fmt.Errorf("list archive: %w", err)

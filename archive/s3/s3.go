@@ -340,7 +340,7 @@ func (s *Store) Head(ctx context.Context, name string) (archive.Info, error) {
 	if err != nil {
 		return i, fmt.Errorf("archive: %s: %w", name, s.explain(err))
 	}
-	i.Size = o.Size
+	i.Size, i.Stored = o.Size, o.LastModified
 	for key, value := range o.UserMetadata {
 		if sum, err := hex.DecodeString(value); strings.EqualFold(key, shaKey) && err == nil && len(sum) == sha256.Size {
 			i.SHA256 = [sha256.Size]byte(sum)
@@ -363,11 +363,52 @@ func (s *Store) List(ctx context.Context, prefix string, f func(archive.Info) er
 		if o.Err != nil {
 			return fmt.Errorf("list archive: %w", s.explain(o.Err))
 		}
-		if err := f(archive.Info{Name: strings.TrimPrefix(o.Key, s.prefix), Size: o.Size}); err != nil {
+		if err := f(archive.Info{Name: strings.TrimPrefix(o.Key, s.prefix), Size: o.Size, Stored: o.LastModified}); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// First lists the oldest version of each name: a delete marker, or another version on
+// top, does not hide it.
+func (s *Store) First(ctx context.Context, prefix string, f func(archive.Info, func(context.Context) (io.ReadCloser, error)) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var last minio.ObjectInfo // versions of a name come together, the newest first
+	give := func() error {
+		if last.Key == "" {
+			return nil
+		}
+		o := last
+		return f(archive.Info{Name: strings.TrimPrefix(o.Key, s.prefix), Size: o.Size, Stored: o.LastModified}, func(ctx context.Context) (io.ReadCloser, error) {
+			r, _, _, err := s.core.GetObject(ctx, s.bucket, o.Key, minio.GetObjectOptions{VersionID: o.VersionID})
+			if err != nil {
+				return nil, fmt.Errorf("archive: %s: %w", o.Key, s.explain(err))
+			}
+			return r, nil
+		})
+	}
+	for o := range s.core.Client.ListObjects(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true, WithVersions: true}) {
+		if o.Err != nil {
+			return fmt.Errorf("list archive: %w", s.explain(o.Err))
+		}
+		if o.IsDeleteMarker {
+			continue
+		}
+		if o.Key != last.Key {
+			if err := give(); err != nil {
+				return err
+			}
+		}
+		if o.Key != last.Key || !o.LastModified.After(last.LastModified) {
+			last = o
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return give()
 }
 
 // Remove puts a delete marker where the bucket keeps versions.

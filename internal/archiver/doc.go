@@ -7,7 +7,7 @@
 //  1. Lines, then the digests of their tree, then the checkpoint: an archive can
 //     be verified at every moment, whenever its writer dies.
 //  2. What is archived for good is stored if its name is free, and never changed.
-//     Who finds another object under a name stops (ErrForked): two writers, or a
+//     Who finds another object under a name stops (ErrConflict, ErrForked): two writers, or a
 //     copy of the trail that went on, are told and not mixed.
 //  3. What was stored is found by its name. Nothing that this process remembers,
 //     and no file of the trail, is needed to go on after an interruption.
@@ -50,8 +50,14 @@ const (
 // loose are the files that can change and stand beside the segments.
 var loose = []string{policyName, deksName, manifestName}
 
-// ErrForked: the archive has what this trail can't have come to.
-var ErrForked = errors.New("the archive is another trail's, or of another copy of this one")
+var (
+	// ErrForked: the archive has what this trail can't have come to.
+	ErrForked = errors.New("the archive has another history of this trail")
+	// ErrConflict: what is stored for good under a name is not what is here.
+	ErrConflict = errors.New("the archive has it with other bytes")
+	// ErrOther: another trail archives to the same place.
+	ErrOther = errors.New("the archive is another trail's")
+)
 
 func segmentFile(first int64) string {
 	return fmt.Sprintf("%s%020d%s", segmentsDir, first, sealedSuffix)

@@ -209,6 +209,9 @@ func (p *Pusher) push(ctx context.Context, was State) (State, error) {
 	if err := p.putKept(ctx, c.Size, sealed); err != nil {
 		return State{}, err
 	}
+	if err := p.mineStill(ctx, c); err != nil {
+		return State{}, err
+	}
 	// Interrupted until here: the archive has more lines than its checkpoint
 	// covers, as a trail has after a crash.
 	if err := p.replace(ctx, checkpointName, c.Signed); err != nil {
@@ -264,12 +267,8 @@ func (p *Pusher) compare(ctx context.Context, c tree.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	id, err := parseIdentity(data)
-	if err != nil {
+	if err := isOf(data, p.src.Origin); err != nil {
 		return err
-	}
-	if id.Origin != p.src.Origin {
-		return fmt.Errorf("%w: it is of %s and this trail is %s", ErrForked, id.Origin, p.src.Origin)
 	}
 	data, err = readObject(ctx, p.store, checkpointName, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -294,6 +293,22 @@ func (p *Pusher) compare(ctx context.Context, c tree.Checkpoint) error {
 		return fmt.Errorf("%w: its checkpoint of %d entries is none of this trail's past: %w", ErrForked, archived.Size, err)
 	}
 	return err
+}
+
+// mineStill compares again where the archive's checkpoint is not the one that this
+// process has left there: a copy of the trail archives too, or another process of this
+// machine did.
+func (p *Pusher) mineStill(ctx context.Context, c tree.Checkpoint) error {
+	had := p.there[checkpointName]
+	if had.sum == [sha256.Size]byte{} || had.sum == sha256.Sum256(c.Signed) {
+		return nil
+	}
+	i, err := p.store.Head(ctx, checkpointName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && i.SHA256 == had.sum {
+		return err
+	}
+	delete(p.there, checkpointName)
+	return p.compare(ctx, c)
 }
 
 func (p *Pusher) file(name string) string {
@@ -345,7 +360,7 @@ func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
 // keep stores what never changes.
 func (p *Pusher) keep(ctx context.Context, name string, until time.Time, size int64, body io.ReaderAt) error {
 	if had, ok := p.there[name]; ok && had.size != size {
-		return fmt.Errorf("%w: its %s has %d bytes and this trail's %d", ErrForked, name, had.size, size)
+		return fmt.Errorf("%w: its %s has %d bytes and this trail's %d", ErrConflict, name, had.size, size)
 	} else if ok {
 		return nil
 	}
@@ -362,7 +377,7 @@ func (p *Pusher) keep(ctx context.Context, name string, until time.Time, size in
 			return err
 		}
 		if i.SHA256 != o.SHA256 || i.Size != size {
-			return fmt.Errorf("%w: its %s has other bytes than this trail's", ErrForked, name)
+			return fmt.Errorf("%w: %s", ErrConflict, name)
 		}
 	} else if err != nil {
 		return err

@@ -32,6 +32,77 @@ func parseIdentity(data []byte) (identity, error) {
 	return id, nil
 }
 
+// isOf is ErrOther for the trail.json of another trail.
+func isOf(data []byte, origin string) error {
+	id, err := parseIdentity(data)
+	if err == nil && id.Origin != origin {
+		err = fmt.Errorf("%w: it is of %s and this trail is %s", ErrOther, id.Origin, origin)
+	}
+	return err
+}
+
+// Checkpoint is an archived one, as it is signed: who reads it verifies that.
+type Checkpoint struct {
+	Signed []byte
+	At     time.Time // when it was stored, by the store's clock
+	Locked bool      // nobody could replace it since
+}
+
+// Checkpoints are the newest checkpoints of a trail that an archive has: the one that
+// is replaced at each round, and the newest of those that are kept for good. Where the
+// store keeps versions that one is found also where something else was put, or a
+// delete marker, on top. None is no error.
+func Checkpoints(ctx context.Context, store archive.Store, origin string) ([]Checkpoint, error) {
+	data, err := readObject(ctx, store, trailName, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = nil, nil // it may have been removed
+	}
+	if err == nil && data != nil {
+		err = isOf(data, origin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []Checkpoint
+	i, err := store.Head(ctx, checkpointName)
+	if err == nil {
+		data, err = readObject(ctx, store, checkpointName, maxSmall)
+		out = append(out, Checkpoint{Signed: data, At: i.Stored})
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	newest := int64(-1)
+	var at time.Time
+	var read func(context.Context) (io.ReadCloser, error)
+	look := func(i archive.Info, r func(context.Context) (io.ReadCloser, error)) error {
+		if size, ok := sizeIn(i.Name); ok && size > newest && i.Size <= maxSmall {
+			newest, at, read = size, i.Stored, r
+		}
+		return nil
+	}
+	history, versions := store.(archive.History)
+	if versions {
+		err = history.First(ctx, keptDir, look)
+	} else {
+		err = store.List(ctx, keptDir, func(i archive.Info) error {
+			return look(i, func(ctx context.Context) (io.ReadCloser, error) { return store.Get(ctx, i.Name, 0) })
+		})
+	}
+	if err != nil || newest < 0 {
+		return out, err
+	}
+	r, err := read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err = io.ReadAll(io.LimitReader(r, maxSmall))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	return append(out, Checkpoint{Signed: data, At: at, Locked: versions}), nil
+}
+
 // Identity is the archived trail.json; fs.ErrNotExist where nothing is archived.
 func Identity(ctx context.Context, store archive.Store) ([]byte, error) {
 	return readObject(ctx, store, trailName, maxSmall)

@@ -83,8 +83,6 @@ type Restored struct {
 	// Known is the size of the newest checkpoint that is known, from the archive
 	// or elsewhere: greater than Size where entries are missing at the end.
 	Known int64
-	// Anchored is the size of the greatest anchor that was compared; 0: none.
-	Anchored int64
 }
 
 // RestoringName is the file that says that a directory is not a trail yet.
@@ -121,11 +119,6 @@ func (r *Restore) Run(ctx context.Context) (*Restored, error) {
 		r.out.Known = max(r.out.Known, size)
 		if size == r.good {
 			r.out.Size, r.out.Root = size, h.Root
-		}
-	}
-	for _, c := range r.Anchors {
-		if c.Size <= r.good {
-			r.out.Anchored = max(r.out.Anchored, c.Size)
 		}
 	}
 	if r.good == 0 {
@@ -182,9 +175,9 @@ func (r *Restore) readHeads(ctx context.Context) error {
 	}
 	for _, c := range r.Anchors {
 		if had, ok := r.heads[c.Size]; ok && had.Root != c.Root {
-			return fmt.Errorf("%w: %s is not the checkpoint that was given for %d entries: the history was exchanged", ErrDamaged, had.from, c.Size)
+			return fmt.Errorf("%w: %s is not the checkpoint that is known outside for %d entries: the history was exchanged", ErrDamaged, had.from, c.Size)
 		}
-		r.heads[c.Size] = head{c, "the checkpoint that was given"}
+		r.heads[c.Size] = head{c, "a checkpoint from outside"}
 	}
 	return nil
 }

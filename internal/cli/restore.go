@@ -21,7 +21,7 @@ func (f *restoreFlags) add(cmd *cobra.Command) {
 }
 
 func (a *app) restoreOptions(cmd *cobra.Command, f restoreFlags) (*audit.RestoreOptions, error) {
-	o := &audit.RestoreOptions{Key: f.key, StateDir: a.stateDir}
+	o := &audit.RestoreOptions{Key: f.key, StateDir: a.stateDir, Anchors: a.settings.anchors, Warn: a.warn}
 	if f.key != "" {
 		if err := checkKey("key", f.key); err != nil {
 			return nil, err

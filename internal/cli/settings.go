@@ -138,11 +138,16 @@ func (s *settings) addDurability(f *pflag.FlagSet) {
 
 // addArchive adds where and how it is archived.
 func (s *settings) addArchive(f *pflag.FlagSet) {
-	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL: s3://BUCKET or file:///DIR (default nowhere)")
+	s.addArchiveTo(f)
 	f.DurationVar(&s.archiveEvery, "archive-every", audit.DefaultArchiveEvery, "ship what is not sealed yet each `TIME`")
 	f.Var(&s.archiveRate, "archive-rate", "archive no more than this a second, such as 10MiB (default no limit)")
 	f.Var(&s.archiveKeep, "archive-keep-local", "remove the file of a sealed segment from this disk after this time, such as 90d, once the archive has it (default never)")
 	f.Var(&s.archiveCache, "archive-cache", "keep no more than this of what is read from the archive (default 1GiB)")
+}
+
+// addArchiveTo adds where the trail's archive is.
+func (s *settings) addArchiveTo(f *pflag.FlagSet) {
+	f.Var(&s.archiveTo, "archive-to", "archive the trail while it is held, to this URL: s3://BUCKET or file:///DIR (default nowhere)")
 	f.BoolVar(&s.allowHTTP, "allow-http", false, "let the archive's endpoint be plain HTTP on another machine too")
 }
 

@@ -66,7 +66,7 @@ report as JSON on its standard input; the exit code stays 1.`,
 			}
 			bar := newProgress(a.stderr, "verify")
 			opts.Progress, opts.StateDir = bar.bytes, a.stateDir
-			opts.Anchors, opts.Warn = a.settings.anchors, a.warn
+			opts.Anchors, opts.Archive, opts.Warn = a.settings.anchors, a.settings.archiveStore(), a.warn
 			r, err := a.verify(cmd, sinceLast, &opts)
 			bar.done()
 			if failed := err != nil || r.Status != verify.Intact; failed && onFailure != "" && cmd.Context().Err() == nil {
@@ -94,6 +94,7 @@ report as JSON on its standard input; the exit code stays 1.`,
 		},
 	}
 	f := cmd.Flags()
+	a.settings.addArchiveTo(f)
 	f.StringVar(&checkpoint, "checkpoint", "", "an older signed checkpoint, kept elsewhere, or a file of --checkpoint-to")
 	f.StringVar(&opts.Key, "key", "", "the trail's verifier key (vkey), from somewhere you trust")
 	f.BoolVar(&sinceLast, "since-last", false, "read only what came after the last recorded verification, and record this one")
@@ -152,6 +153,7 @@ var anchors = map[string]string{
 	verify.AnchorNone:       "none: the key came from the trail itself, which is consistent with itself only",
 	verify.AnchorPinned:     "pinned: the key was seen here before, or given",
 	verify.AnchorCheckpoint: "checkpoint: an older one, kept elsewhere, is a prefix of it",
+	verify.AnchorArchive:    "archive: a checkpoint that it keeps under lock is a prefix of it",
 	verify.AnchorWitness:    "witness: what it has cosigned is a prefix of it",
 	verify.AnchorTimestamp:  "timestamp: what an authority has put its time to is a prefix of it",
 }

@@ -1,6 +1,9 @@
 package verify
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Status of a trail.
 const (
@@ -14,11 +17,20 @@ const (
 	AnchorNone       = "none"       // the key came from the trail: consistent with itself only
 	AnchorPinned     = "pinned"     // the key was seen before, or given
 	AnchorCheckpoint = "checkpoint" // an older checkpoint from outside is a prefix
+	AnchorArchive    = "archive"    // likewise one that an archive keeps under lock
 	AnchorWitness    = "witness"    // likewise one that a witness has cosigned
 	AnchorTimestamp  = "timestamp"  // likewise one that an authority has put a time to
 )
 
-var anchorOrder = []string{AnchorNone, AnchorPinned, AnchorCheckpoint, AnchorWitness, AnchorTimestamp}
+var anchorOrder = []string{AnchorNone, AnchorPinned, AnchorCheckpoint, AnchorArchive, AnchorWitness, AnchorTimestamp}
+
+// Stronger is the stronger of two anchors.
+func Stronger(a, b string) string {
+	if slices.Index(anchorOrder, b) > slices.Index(anchorOrder, a) {
+		return b
+	}
+	return a
+}
 
 // Artefacts that can be bad.
 const (
@@ -97,7 +109,7 @@ type Replaced struct {
 
 // Anchored is what an outside party has vouched for.
 type Anchored struct {
-	Kind string    `json:"kind"` // witness, timestamp
+	Kind string    `json:"kind"` // archive, witness, timestamp
 	Name string    `json:"name"`
 	Size int64     `json:"size"`
 	Time time.Time `json:"time"`

@@ -69,7 +69,7 @@ type Since struct {
 
 // Outside is a checkpoint that somebody outside vouched for.
 type Outside struct {
-	Kind       string // AnchorWitness, AnchorTimestamp
+	Kind       string // AnchorArchive, AnchorWitness, AnchorTimestamp; "": it is compared and vouches for nothing
 	Name       string
 	Time       time.Time
 	Checkpoint []byte // signed
@@ -226,9 +226,7 @@ func (v *verification) check(ctx context.Context) error {
 	v.r.Uncovered, v.r.Torn = max(s.lines-v.r.Size, 0), s.torn
 	if len(v.given) > 0 && !slices.ContainsFunc(v.given, func(h head) bool { return !s.holds(h) }) {
 		for _, h := range v.given {
-			if slices.Index(anchorOrder, h.kind) > slices.Index(anchorOrder, v.r.Anchor) {
-				v.r.Anchor = h.kind
-			}
+			v.r.Anchor = Stronger(v.r.Anchor, h.kind)
 		}
 	}
 	return v.judge(ctx, cpu, s, list)
@@ -462,12 +460,15 @@ func (v *verification) readOutside() {
 	for _, o := range v.opts.Outside {
 		h, err := parseCheckpoint(o.Checkpoint, v.keys)
 		if err != nil {
-			v.find(AnchorFile, "", problemOf(err), fmt.Sprintf("the checkpoint that %s %s has vouched for is not signed by the trail's key: the trail may have been made anew", o.Kind, o.Name))
+			v.find(AnchorFile, "", problemOf(err), fmt.Sprintf("the checkpoint that %s %s has vouched for is not signed by the trail's key: the trail may have been made anew", cmp.Or(o.Kind, AnchorArchive), o.Name))
 			continue
 		}
-		h.kind, h.from = o.Kind, o.Kind+" "+o.Name
+		h.kind, h.from = o.Kind, cmp.Or(o.Kind, AnchorArchive)+" "+o.Name
 		v.given = append(v.given, h)
 		v.heads = append(v.heads, h)
+		if o.Kind == "" {
+			continue
+		}
 		if said := (Anchored{Kind: o.Kind, Name: o.Name, Size: h.size, Time: o.Time}); !slices.Contains(v.r.Anchors, said) {
 			v.r.Anchors = append(v.r.Anchors, said) // it is kept in several places
 		}
@@ -562,6 +563,8 @@ func (v *verification) say() {
 		r.Unproven = append(r.Unproven, "that nobody with the signing key wrote the trail anew, or cut off its newest entries: give an older checkpoint from outside (--checkpoint)")
 	case AnchorCheckpoint:
 		r.Unproven = append(r.Unproven, "what came after the checkpoint that was given, against somebody with the signing key")
+	case AnchorArchive:
+		r.Unproven = append(r.Unproven, "what came after the archived checkpoint, against somebody with the signing key")
 	case AnchorWitness:
 		r.Unproven = append(r.Unproven, "what came after what the witness has seen, against somebody with the signing key")
 	case AnchorTimestamp:
