@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"math/bits"
+	"slices"
 	"sync"
 )
 
@@ -54,16 +55,18 @@ type Key [KeySize]byte
 
 // info is what a box is bound to: its label and the names of its place, each
 // behind its length in 4 bytes, big-endian.
-func info(parts ...string) []byte {
+func info(parts ...string) []byte { return appendInfo(nil, parts...) }
+
+func appendInfo(dst []byte, parts ...string) []byte {
 	n := 0
 	for _, p := range parts {
 		n += 4 + len(p)
 	}
-	out := make([]byte, 0, n)
+	dst = slices.Grow(dst, n)
 	for _, p := range parts {
-		out = appendPrefixed(out, p)
+		dst = appendPrefixed(dst, p)
 	}
-	return out
+	return dst
 }
 
 func appendPrefixed[T string | []byte](dst []byte, p T) []byte {
@@ -71,13 +74,14 @@ func appendPrefixed[T string | []byte](dst []byte, p T) []byte {
 	return append(dst, p...)
 }
 
-// sealBox makes the box of data.
-func sealBox(k Key, info, data []byte, m method) ([]byte, error) {
-	n := padded(len(data) + 1)
-	box := make([]byte, tagSize+n)
+// sealBox makes the box of what pack gave, in its place.
+func sealBox(k Key, info, packed []byte, m method) ([]byte, error) {
+	end := len(packed)
+	n := tagSize + padded(end-tagSize+1)
+	box := slices.Grow(packed, n-end)[:n]
 	body := box[tagSize:]
-	copy(body, data)
-	body[len(data)] = byte(m)
+	clear(box[end:])
+	box[end] = byte(m)
 	keys, err := keysOf(k)
 	if err != nil {
 		return nil, err
@@ -167,29 +171,29 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
-// pack compresses data where that makes the box smaller.
-func pack(data []byte) ([]byte, method) {
-	if len(data) < leastDeflated {
-		return data, stored
+// pack appends room for a tag, and data, compressed where that makes the box
+// smaller.
+func pack(dst, data []byte) ([]byte, method) {
+	dst = append(dst, make([]byte, tagSize)...)
+	begin := len(dst)
+	switch {
+	case len(data) < leastDeflated:
+	case len(data) <= deflateLimit:
+		dst = deflateShort(slices.Grow(dst, len(data)+blockSize), data)
+	default:
+		out := bytes.NewBuffer(dst)
+		w := deflaters.Get().(*flate.Writer)
+		w.Reset(out)
+		// A bytes.Buffer takes everything.
+		w.Write(data)
+		w.Close()
+		deflaters.Put(w)
+		dst = out.Bytes()
 	}
-	if len(data) <= deflateLimit {
-		short := deflateShort(make([]byte, 0, len(data)+8), data)
-		if padded(len(short)+1) >= padded(len(data)+1) {
-			return data, stored
-		}
-		return short, deflated
+	if n := len(dst) - begin; n > 0 && padded(n+1) < padded(len(data)+1) {
+		return dst, deflated
 	}
-	var out bytes.Buffer
-	w := deflaters.Get().(*flate.Writer)
-	defer deflaters.Put(w)
-	w.Reset(&out)
-	// A bytes.Buffer takes everything.
-	w.Write(data)
-	w.Close()
-	if padded(out.Len()+1) >= padded(len(data)+1) {
-		return data, stored
-	}
-	return out.Bytes(), deflated
+	return append(dst[:begin], data...), stored
 }
 
 // unpack is the reverse. It reads no more than limit bytes out of data.

@@ -38,7 +38,7 @@ func BenchmarkPack(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		out, _ := pack(data)
+		out, _ := pack(nil, data)
 		n = len(out)
 	}
 	b.ReportMetric(float64(n), "bytes")

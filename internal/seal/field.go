@@ -39,8 +39,10 @@ type Place struct {
 	Pointer string // RFC 6901, as in policy.sealed
 }
 
-func (p Place) info(handles string) []byte {
-	return info(labelField, p.Origin, p.EventID, p.Pointer, handles)
+func (p Place) info(handles string) []byte { return p.appendInfo(nil, handles) }
+
+func (p Place) appendInfo(dst []byte, handles string) []byte {
+	return appendInfo(dst, labelField, p.Origin, p.EventID, p.Pointer, handles)
 }
 
 // FieldKey derives the key of one field from the keys of all its subjects. It
@@ -107,21 +109,69 @@ func SealField(p Place, subjects []Subject, value []byte) (string, error) {
 	if !validJSON(value) {
 		return "", fmt.Errorf("seal %s: value is not JSON: %w", p.Pointer, ErrMalformed)
 	}
+	f, err := NewFields(p.Origin, p.EventID, subjects)
+	if err != nil {
+		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
+	}
+	text, err := f.Append(nil, p.Pointer, value)
+	return string(text), err
+}
+
+// Fields seals several fields of one entry for the same subjects: what their keys
+// have in common is derived once.
+type Fields struct {
+	place   Place
+	handles string
+	secret  []byte // of the subjects; where the validated module derives
+	prk     [KeySize]byte
+	info    []byte // room
+	data    []byte // room
+}
+
+// NewFields seals for an entry of a trail.
+func NewFields(origin, eventID string, subjects []Subject) (*Fields, error) {
 	handles, secret, err := joinSubjects(subjects)
 	if err != nil {
-		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
+		return nil, err
 	}
-	place := p.info(handles)
-	k, err := derive(secret, []byte(p.EventID), place)
+	f := &Fields{place: Place{Origin: origin, EventID: eventID}, handles: handles, secret: secret}
+	if !validated {
+		m := macPool.Get().(*macs)
+		defer m.free()
+		m.extract(secret, []byte(eventID))
+		f.prk = m.secret
+	}
+	return f, nil
+}
+
+// Append appends the string that stands in the line for a value, whose JSON text
+// must be valid and without a newline.
+func (f *Fields) Append(dst []byte, pointer string, value []byte) ([]byte, error) {
+	f.place.Pointer = pointer
+	f.info = f.place.appendInfo(f.info[:0], f.handles)
+	k, err := f.key()
 	if err != nil {
-		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
+		return dst, fmt.Errorf("seal %s: %w", pointer, err)
 	}
-	data, m := pack(value)
-	box, err := sealBox(k, place, data, m)
-	if err != nil {
-		return "", fmt.Errorf("seal %s: %w", p.Pointer, err)
+	var m method
+	f.data, m = pack(f.data[:0], value)
+	if f.data, err = sealBox(k, f.info, f.data, m); err != nil {
+		return dst, fmt.Errorf("seal %s: %w", pointer, err)
 	}
-	return Envelope{handles, box}.String(), nil
+	return Envelope{f.handles, f.data}.appendTo(dst), nil
+}
+
+// key is derive, from what NewFields has extracted.
+func (f *Fields) key() (k Key, err error) {
+	if validated {
+		return derive(f.secret, []byte(f.place.EventID), f.info)
+	}
+	m := macPool.Get().(*macs)
+	defer m.free()
+	m.secret = f.prk
+	m.expand(m.secret[:], f.info, m.keys[:KeySize])
+	copy(k[:], m.keys[:])
+	return k, nil
 }
 
 // validJSON tells whether b is one JSON text that fits into a line.
@@ -187,11 +237,12 @@ func decode(s string) ([]byte, bool) {
 func (e Envelope) Handles() []string { return strings.Split(e.handles, ".") }
 
 // String is the envelope as it stands in a line.
-func (e Envelope) String() string {
-	b := make([]byte, 0, len(fieldPrefix)+len(fieldVersion)+len(e.handles)+2+base64url.EncodedLen(len(e.box)))
-	b = append(b, fieldPrefix+fieldVersion+":"...)
-	b = append(append(b, e.handles...), ':')
-	return string(base64url.AppendEncode(b, e.box))
+func (e Envelope) String() string { return string(e.appendTo(nil)) }
+
+func (e Envelope) appendTo(dst []byte) []byte {
+	dst = append(dst, fieldPrefix+fieldVersion+":"...)
+	dst = append(append(dst, e.handles...), ':')
+	return base64url.AppendEncode(dst, e.box)
 }
 
 // Open gives the JSON text of the value, at most limit bytes. k is what

@@ -3,6 +3,7 @@ package seal
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -17,17 +18,23 @@ const (
 // id, and gives the line that is stored. salt is SaltSize random bytes, fresh
 // for each line.
 func SealLine(origin, id string, dek, salt, line []byte) ([]byte, error) {
-	if !ValidHandle(id) {
-		return nil, fmt.Errorf("seal line: key id: %w", ErrMalformed)
-	}
 	if !validLine(line) {
 		return nil, fmt.Errorf("seal line: not one line of JSON: %w", ErrMalformed)
 	}
+	return AppendLine(nil, origin, id, dek, salt, line)
+}
+
+// AppendLine is SealLine for a line that is known to be one, and appends what is
+// stored to dst.
+func AppendLine(dst []byte, origin, id string, dek, salt, line []byte) ([]byte, error) {
+	if !ValidHandle(id) {
+		return dst, fmt.Errorf("seal line: key id: %w", ErrMalformed)
+	}
 	data, err := sealSalted(dek, salt, info(labelLine, origin, id), line)
 	if err != nil {
-		return nil, fmt.Errorf("seal line: %w", err)
+		return dst, fmt.Errorf("seal line: %w", err)
 	}
-	return Line{id, data}.AppendTo(nil), nil
+	return Line{id, data}.AppendTo(dst), nil
 }
 
 func validLine(line []byte) bool {
@@ -148,12 +155,12 @@ func sealSalted(key, salt, info, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, m := pack(plain)
-	box, err := sealBox(k, info, data, m)
+	packed, m := pack(nil, plain)
+	box, err := sealBox(k, info, packed, m)
 	if err != nil {
 		return nil, err
 	}
-	return append(bytes.Clone(salt), box...), nil
+	return slices.Concat(salt, box), nil
 }
 
 func validSalted(data []byte) bool {

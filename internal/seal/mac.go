@@ -1,71 +1,79 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/fips140"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/binary"
-	"hash"
+	"crypto/subtle"
 	"sync"
 )
 
 // A box takes five HMACs under four keys. The library makes each from new hash states,
 // some fifty allocations a box, and an entry has several: more than all of the rest of
-// an append. So they are made here from two SHA-256 states that are used again. Where
+// an append. So they are made here from buffers that are used again. Where
 // Go's FIPS 140-3 module is on, its own HMAC and HKDF are: what an auditor wants is
 // that, not speed. The vectors hold for both.
 var validated = fips140.Enabled()
 
-// macs makes HMAC-SHA-256 (RFC 2104) under one key after another.
+// macs makes HMAC-SHA-256 (RFC 2104) under one key after another, each of two hashes
+// over a buffer: that takes half the time of writing to a hash state by and by.
 type macs struct {
-	inner, outer hash.Hash
-	pad          [sha256.BlockSize]byte
-	sum          [sha256.Size]byte
-	length       [4]byte
-	secret       [KeySize]byte // keys that go into a hash, which would make them escape
-	keys         boxKeys
+	in     []byte                               // the inner block, and what is authenticated
+	out    [sha256.BlockSize + sha256.Size]byte // the outer block, and the inner hash
+	secret [KeySize]byte                        // keys that go into a hash, which would make them escape
+	keys   boxKeys
 }
 
-var macPool = sync.Pool{New: func() any { return &macs{inner: sha256.New(), outer: sha256.New()} }}
+var macPool = sync.Pool{New: func() any { return new(macs) }}
+
+var (
+	innerPad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x36}, sha256.BlockSize))
+	outerPad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x5c}, sha256.BlockSize))
+)
 
 // key begins an HMAC. A key is at most a block long here, or is hashed as the RFC says.
 func (m *macs) key(key []byte) {
-	if len(key) > len(m.pad) {
+	if len(key) > sha256.BlockSize {
 		sum := sha256.Sum256(key)
 		m.key(sum[:])
 		return
 	}
-	for i := range m.pad {
-		m.pad[i] = 0x36
-	}
-	for i, b := range key {
-		m.pad[i] ^= b
-	}
-	m.inner.Reset()
-	m.inner.Write(m.pad[:])
-	for i := range m.pad {
-		m.pad[i] ^= 0x36 ^ 0x5c
-	}
-	m.outer.Reset()
-	m.outer.Write(m.pad[:])
+	m.in = append(m.in[:0], innerPad[:]...)
+	subtle.XORBytes(m.in, m.in, key)
+	copy(m.out[:], outerPad[:])
+	subtle.XORBytes(m.out[:], m.out[:], key)
 }
 
-// end writes the HMAC of what was written to inner.
+// end writes the HMAC of what is in m.in behind the block.
 func (m *macs) end(dst []byte) {
-	m.outer.Write(m.inner.Sum(m.sum[:0]))
-	copy(dst, m.outer.Sum(m.sum[:0]))
+	sum := sha256.Sum256(m.in)
+	copy(m.out[sha256.BlockSize:], sum[:])
+	sum = sha256.Sum256(m.out[:])
+	copy(dst, sum[:])
 }
 
-// free gives the states back without what they were keyed with.
+// mostKept is how large a buffer is kept.
+const mostKept = 8 << 10
+
+// free gives the buffers back without what they were keyed with.
 func (m *macs) free() {
-	clear(m.pad[:])
-	clear(m.sum[:])
+	clear(m.in[:cap(m.in)])
+	clear(m.out[:])
 	clear(m.secret[:])
 	clear(m.keys[:])
-	m.inner.Reset()
-	m.outer.Reset()
+	if cap(m.in) > mostKept {
+		m.in = nil
+	}
 	macPool.Put(m)
+}
+
+// extract is HKDF-Extract (RFC 5869), to m.secret.
+func (m *macs) extract(secret, salt []byte) {
+	m.key(salt)
+	m.in = append(m.in, secret...)
+	m.end(m.secret[:])
 }
 
 // expand is HKDF-Expand (RFC 5869) to whole blocks of 32 bytes, at most 255.
@@ -73,11 +81,9 @@ func (m *macs) expand(prk, info, dst []byte) {
 	for i := 0; i*sha256.Size < len(dst); i++ {
 		m.key(prk)
 		if i > 0 {
-			m.inner.Write(dst[(i-1)*sha256.Size : i*sha256.Size])
+			m.in = append(m.in, dst[(i-1)*sha256.Size:i*sha256.Size]...)
 		}
-		m.inner.Write(info)
-		m.length[0] = byte(i + 1)
-		m.inner.Write(m.length[:1])
+		m.in = append(append(m.in, info...), byte(i+1))
 		m.end(dst[i*sha256.Size : (i+1)*sha256.Size])
 	}
 }
@@ -91,9 +97,7 @@ func derive(secret, salt, info []byte) (k Key, err error) {
 	}
 	m := macPool.Get().(*macs)
 	defer m.free()
-	m.key(salt)
-	m.inner.Write(secret)
-	m.end(m.secret[:])
+	m.extract(secret, salt)
 	m.expand(m.secret[:], info, m.keys[:KeySize])
 	copy(k[:], m.keys[:])
 	return k, nil
@@ -137,10 +141,7 @@ func (b *boxKeys) tag(dst, info, body []byte) {
 	defer m.free()
 	m.keys = *b
 	m.key(m.keys[KeySize:])
-	binary.BigEndian.PutUint32(m.length[:], uint32(len(info)))
-	m.inner.Write(m.length[:])
-	m.inner.Write(info)
-	m.inner.Write(body)
+	m.in = append(appendPrefixed(m.in, info), body...)
 	m.end(dst)
 }
 

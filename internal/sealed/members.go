@@ -1,6 +1,7 @@
 package sealed
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
@@ -34,6 +35,9 @@ func find(ms []member, name string) []byte {
 func text(value []byte) string {
 	if len(value) == 0 || value[0] != '"' {
 		return ""
+	}
+	if bytes.IndexByte(value, '\\') < 0 {
+		return string(value[1 : len(value)-1]) // as nearly always
 	}
 	// A member alone is the shortest object that entry reads.
 	object := append(append([]byte(`{"v":`), value...), '}')

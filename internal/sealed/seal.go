@@ -88,10 +88,14 @@ func (s *Sealer) Seal(dst, plain []byte) ([]byte, error) {
 	if err != nil {
 		return dst[:begin], err
 	}
-	salt := make([]byte, seal.SaltSize)
-	_, _ = rand.Read(salt) // never fails
-	stored, err := seal.SealLine(s.origin, id, dek, salt, dst[begin:])
-	return append(dst[:begin], stored...), err
+	var salt [seal.SaltSize]byte
+	_, _ = rand.Read(salt[:]) // never fails
+	withFields := len(dst)
+	dst, err = seal.AppendLine(dst, s.origin, id, dek, salt[:], dst[begin:])
+	if err != nil {
+		return dst[:begin], err
+	}
+	return append(dst[:begin], dst[withFields:]...), nil
 }
 
 // lifecycle are the types of entries that stay in clear (docs/format-lifecycle.md
@@ -162,8 +166,7 @@ func isAccess(eventType string) bool {
 // sealedLine is one line that is being made.
 type sealedLine struct {
 	s        *Sealer
-	place    seal.Place
-	subjects []seal.Subject
+	fields   *seal.Fields
 	pointers []string
 	clear    Clear    // nil: nothing is kept in clear
 	asked    []string // pointers to what the policy wants sealed too
@@ -172,11 +175,14 @@ type sealedLine struct {
 // fields appends the line with its fields sealed.
 func (s *Sealer) fields(dst []byte, top []member, eventType string) ([]byte, error) {
 	begin := len(dst)
-	l := &sealedLine{s: s, place: seal.Place{Origin: s.origin, EventID: text(find(top, "event_id"))}}
-	var err error
+	l := &sealedLine{s: s}
 	own := text(find(top, "agent_id")) == entry.TrailAgent
 	access := isAccess(eventType)
-	if l.subjects, err = s.subjects(top, own, access); err != nil {
+	subjects, err := s.subjects(top, own, access)
+	if err != nil {
+		return dst, err
+	}
+	if l.fields, err = seal.NewFields(s.origin, text(find(top, "event_id")), subjects); err != nil {
 		return dst, err
 	}
 	if !own {
@@ -286,13 +292,12 @@ func (l *sealedLine) seal(dst []byte, pointer string, value []byte) ([]byte, err
 	if empty(value) {
 		return append(dst, value...), nil
 	}
-	l.place.Pointer = pointer
-	envelope, err := seal.SealField(l.place, l.subjects, value)
+	dst, err := l.fields.Append(append(dst, '"'), pointer, value)
 	if err != nil {
 		return dst, err
 	}
 	l.pointers = append(l.pointers, pointer)
-	return append(append(append(dst, '"'), envelope...), '"'), nil
+	return append(dst, '"'), nil
 }
 
 // members appends an object, some of whose members are sealed.
