@@ -22,6 +22,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
+	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
 
 // EraseOptions say how a person's data is erased.
@@ -176,12 +177,13 @@ func (t *Trail) eraseUser(ctx context.Context, user string, o EraseOptions) (*Er
 			return nil, err
 		}
 	}
-	if r := t.remote.Load(); r != nil {
-		if e, holds, err := r.erase(ctx, user, o); !holds {
-			return e, err
-		}
-	}
-	return t.eraseHeld(ctx, user, o)
+	return byHolder(ctx, t, socket.Erasures, erasureAsked{user, o}, func() (*Erasure, error) { return t.eraseHeld(ctx, user, o) })
+}
+
+// erasureAsked is what the socket's call takes.
+type erasureAsked struct {
+	User    string       `json:"user"`
+	Options EraseOptions `json:"options"`
 }
 
 // eraseHeld is EraseUser of the holder. The steps are those of

@@ -478,32 +478,6 @@ var publicErrors = map[socket.Code]error{
 	socket.Denied: ErrDenied, socket.Option: ErrOption, socket.Clock: ErrClock,
 }
 
-// erase has the holder erase. It is not asked twice: where it is gone in the middle,
-// what became of it is not known here.
-func (r *remote) erase(ctx context.Context, user string, o EraseOptions) (e *Erasure, holds bool, err error) {
-	options, err := json.Marshal(o)
-	if err != nil {
-		return nil, false, err
-	}
-	var answer error
-	holds, err = r.try(ctx, func(c *socket.Client) error {
-		var text []byte
-		if text, answer = c.Erase(ctx, user, options); answer == nil {
-			e = &Erasure{}
-			answer = json.Unmarshal(text, e)
-		}
-		if errors.Is(answer, socket.ErrGone) {
-			answer = fmt.Errorf("%w: the trail's next holder completes an erasure that has begun: %w", ErrUnknown, answer)
-			return nil
-		}
-		return again(answer)
-	})
-	if err == nil && !holds {
-		err = explainRemote(answer)
-	}
-	return e, holds, err
-}
-
 // do has the holder make a call and puts its answer into out, or reports true when
 // this process has become the holder. It is not asked twice: where the holder is gone
 // in the middle, what became of it is not known here.
@@ -519,7 +493,7 @@ func (r *remote) do(ctx context.Context, call socket.Call, asked, out any) (hold
 			answer = json.Unmarshal(got, out)
 		}
 		if errors.Is(answer, socket.ErrGone) {
-			answer = fmt.Errorf("%w: the trail's holder was asked, and is gone: %w", ErrUnknown, answer)
+			answer = fmt.Errorf("%w: the trail's holder was asked and is gone; what it had begun the next one completes: %w", ErrUnknown, answer)
 			return nil
 		}
 		return again(answer)

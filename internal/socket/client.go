@@ -119,19 +119,6 @@ func (c *Client) Pseudonym(ctx context.Context, user string) (string, error) {
 	return answer.UserIDHash, err
 }
 
-// Erase has the holder erase a user's data, or look what that would cover.
-func (c *Client) Erase(ctx context.Context, user string, options json.RawMessage) (answer []byte, err error) {
-	body, err := json.Marshal(eraseRequest{user, options})
-	if err != nil {
-		return nil, err
-	}
-	err = c.ask(ctx, http.MethodPost, "/v1/erasures", body, func(b []byte) error {
-		answer = b
-		return nil
-	})
-	return answer, err
-}
-
 // Do has the holder make a call, and gives its answer. What became of it is not known
 // where the error is ErrGone.
 func (c *Client) Do(ctx context.Context, call Call, asked []byte) (answer []byte, err error) {

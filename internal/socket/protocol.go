@@ -192,6 +192,7 @@ const (
 	LiftedHolds Call = "/v1/holds/lifted"
 	Retention   Call = "/v1/retention"
 
+	Erasures          Call = "/v1/erasures"
 	DueErasures       Call = "/v1/erasures/due"
 	CancelledErasures Call = "/v1/erasures/cancelled"
 )

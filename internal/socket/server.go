@@ -403,7 +403,7 @@ func (s *Server) serve(r *request) error {
 		method, handle = http.MethodPost, s.readings
 	case path == "/v1/pseudonyms":
 		method, handle = http.MethodPost, s.pseudonyms
-	case path == "/v1/erasures":
+	case path == string(Erasures):
 		method, handle = http.MethodPost, s.erasures
 	case path == string(Prunes):
 		method, handle = http.MethodPost, s.call(s.holder.Prune)

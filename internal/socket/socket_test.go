@@ -504,10 +504,10 @@ func TestPseudonymOfTheClient(t *testing.T) {
 
 func TestEraseOfTheClient(t *testing.T) {
 	c := dial(t, serve(t, newMemoryHolder()))
-	if b, err := c.Erase(t.Context(), "user123", []byte(`{"dry_run":true}`)); err != nil || !strings.Contains(string(b), `"options":{"dry_run":true}`) {
+	if b, err := c.Do(t.Context(), socket.Erasures, []byte(`{"user":"user123","options":{"dry_run":true}}`)); err != nil || !strings.Contains(string(b), `"options":{"dry_run":true}`) {
 		t.Errorf("%s, %v", b, err)
 	}
-	if b, err := c.Erase(t.Context(), "held", nil); len(b) > 0 || !errors.Is(err, &socket.Error{Code: socket.Held}) {
+	if b, err := c.Do(t.Context(), socket.Erasures, []byte(`{"user":"held"}`)); len(b) > 0 || !errors.Is(err, &socket.Error{Code: socket.Held}) {
 		t.Errorf("%s, %v", b, err)
 	}
 }
