@@ -93,7 +93,7 @@ func (t *Trail) query(ctx context.Context, operation string, q Query, as readEnt
 	return func(yield func(Entry, error) bool) {
 		g, err := t.authorize(ctx, operation)
 		if err == nil {
-			err = looksAtMasked(g, &q)
+			err = t.looksAtMasked(ctx, operation, g, &q)
 		}
 		if err != nil {
 			yield(Entry{}, fmt.Errorf("query: %w", err))

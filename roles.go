@@ -104,6 +104,13 @@ var operations = map[string]access.Permission{
 	"StateDir": access.None, "Encrypts": access.None, "WritesAtOnce": access.None,
 }
 
+// inPart are the calls that give the entries that a grant shows, as it shows them. Any
+// other is about all entries, and not for who sees some, or parts of them.
+var inPart = map[string]bool{
+	"Query": true, "Trace": true, "Tail": true, "AuditEntries": true,
+	"QueryByAgent": true, "QueryByTrace": true, "QueryByUser": true, "QueryByTimeRange": true,
+}
+
 // grant is what a call may see; nil is everything.
 type grant = *access.Grant
 
@@ -122,25 +129,40 @@ func (t *Trail) authorize(ctx context.Context, operation string) (grant, error) 
 	if ok && p.ID == trailItself {
 		return nil, nil
 	}
-	why := fmt.Errorf("%w: no principal asks", ErrDenied)
+	why := errors.New("no principal asks")
 	if ok && known {
 		g, err := c.Decide(access.Principal{Names: append([]string{p.ID}, p.names...), Groups: p.groups, Roles: p.Roles, Agents: p.Agents}, want)
-		if err == nil {
-			if g.Unlimited() {
-				return nil, nil
-			}
+		switch {
+		case err != nil:
+			why = fmt.Errorf("%s has no role that may %s", p.ID, want)
+		case g.Unlimited():
+			return nil, nil
+		case inPart[operation]:
 			return &g, nil
+		default:
+			why = fmt.Errorf("the role of %s sees some entries, or parts of them, and this is made of all", p.ID)
 		}
-		why = fmt.Errorf("%w: %s has no role that may %s", ErrDenied, p.ID, want)
 	}
+	return nil, t.deny(ctx, operation, why)
+}
+
+// authorizeAll is authorize of a call that is about all entries.
+func (t *Trail) authorizeAll(ctx context.Context, operation string) error {
+	_, err := t.authorize(ctx, operation)
+	return err
+}
+
+// deny records that a call is refused, and is the error that says why.
+func (t *Trail) deny(ctx context.Context, operation string, why error) error {
 	who := "nobody"
-	if ok {
+	if p, ok := principalOf(ctx); ok {
 		who = p.ID
 	}
-	if err := t.noteRead(ctx, readEntry{"AUDIT_QUERY", "denied"}, map[string]any{"call": operation, "principal": who}); err != nil {
-		why = errors.Join(why, err)
+	err := fmt.Errorf("%w: %w", ErrDenied, why)
+	if noted := t.noteDenied(ctx, who, operation); noted != nil {
+		err = errors.Join(err, noted)
 	}
-	return nil, advice.For(why, "the section access of the configuration gives roles to users and groups (docs/access.md)")
+	return advice.For(err, "the section access of the configuration gives roles to users and groups (docs/access.md)")
 }
 
 // principalOf is who asks: a peer of the socket, else whom the context names.
@@ -188,27 +210,17 @@ func (t *Trail) yieldSeen(g grant, yield func(Entry, error) bool) func(Entry, er
 
 // looksAtMasked refuses a query that asks about what its principal sees masked: each
 // answer would tell a little of it.
-func looksAtMasked(g grant, q *Query) error {
+func (t *Trail) looksAtMasked(ctx context.Context, operation string, g grant, q *Query) error {
 	if g == nil || len(g.Masked) == 0 {
 		return nil
 	}
 	for name, asks := range map[string]bool{"user": q.User != "", "subject": q.Subject != "", "session": q.Session != "", "resource": q.Resource != "",
 		"purpose": q.Purpose != "", "metadata": len(q.Metadata) > 0, "text": q.Text != ""} {
 		if asks {
-			return fmt.Errorf("%w: %s is asked about, which the role sees masked", ErrDenied, name)
+			return t.deny(ctx, operation, fmt.Errorf("%s is asked about, which the role sees masked", name))
 		}
 	}
 	return nil
-}
-
-// authorizeAll is authorize of a call that is about all entries, such as a report: a
-// grant that shows some, or parts of them, is not enough.
-func (t *Trail) authorizeAll(ctx context.Context, operation string) error {
-	g, err := t.authorize(ctx, operation)
-	if err != nil || g == nil {
-		return err
-	}
-	return fmt.Errorf("%w: the role sees some entries, or parts of them, and this is made of all", ErrDenied)
 }
 
 // accessFile is X.trail/access: what was last set.

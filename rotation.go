@@ -109,6 +109,9 @@ func (r *rotation) run(t *Trail) {
 		}
 		now := t.clock.source()
 		t.rotateIfDue(now)
+		if err := t.flushDenials(context.Background(), false); err != nil && t.journal.Err() == nil {
+			t.warn(err)
+		}
 		sleep := longestSleep
 		if wait := time.Until(erase); woken || wait <= 0 {
 			t.eraseByItself(ctx)

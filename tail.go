@@ -41,7 +41,7 @@ func (t *Trail) Tail(ctx context.Context, q Query, n int, follow bool) iter.Seq2
 		}
 		g, err := t.authorize(ctx, "Tail")
 		if err == nil {
-			err = looksAtMasked(g, &q)
+			err = t.looksAtMasked(ctx, "Tail", g, &q)
 		}
 		if err == nil {
 			err = t.readable()

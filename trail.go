@@ -67,6 +67,7 @@ type Trail struct {
 	idem     *idempotency.Index
 	keyed    keysInUse
 	refused  refusals
+	denials  denials
 	losses   losses
 	drainer  drainer
 	owes     atomic.Bool // something waits in the spool that its holder may not look into
@@ -318,6 +319,11 @@ func (t *Trail) Close() error {
 }
 
 func (t *Trail) close() error {
+	if !t.holds() {
+		if err := t.flushDenials(context.Background(), true); err != nil {
+			t.warn(fmt.Errorf("that calls were refused could not be recorded: %w", err))
+		}
+	}
 	if t.opts.ReadOnly {
 		close(t.closed)
 		return t.closeKeys()
@@ -340,7 +346,7 @@ func (t *Trail) closeWriter() error {
 	var errs []error
 	t.sealing.wait() // a seal in the background is finished first
 	if t.journal.Err() == nil {
-		errs = append(errs, t.flushRefusals(context.Background()), t.flushLosses(true))
+		errs = append(errs, t.flushRefusals(context.Background()), t.flushDenials(context.Background(), true), t.flushLosses(true))
 	}
 	if !t.opts.quiet && t.journal.Err() == nil {
 		errs = append(errs, t.recordOwn(context.Background(), ownEntry{
