@@ -3,6 +3,8 @@ package audit
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -108,7 +110,15 @@ func (t *Trail) tellDenied(ctx context.Context, who string, d *denied) error {
 	if d.count == 0 {
 		return nil
 	}
-	err := t.noteReading(ctx, readEntry{"AUDIT_QUERY", "denied"}, map[string]any{"calls": d.calls, "principal": who},
+	type call struct {
+		Call  string `json:"call"`
+		Count int64  `json:"count"`
+	}
+	calls := []call{}
+	for _, name := range slices.Sorted(maps.Keys(d.calls)) {
+		calls = append(calls, call{name, d.calls[name]})
+	}
+	err := t.noteReading(ctx, readEntry{"AUDIT_QUERY", "denied"}, map[string]any{"calls": calls, "principal": who},
 		map[string]any{"count": d.count, "since": formatTime(d.since)})
 	if err == nil || errors.Is(err, ErrUnknown) {
 		return err

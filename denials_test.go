@@ -22,13 +22,13 @@ func refusalsOf(t *testing.T, trail *Trail) (entries, told map[string]int64) {
 		var o struct{ Count int64 }
 		if e.Outputs.Decode(&o) == nil && o.Count > 0 {
 			n = o.Count
-			var in struct{ Calls map[string]int64 }
+			var in struct{ Calls []struct{ Count int64 } }
 			if err := e.Inputs.Decode(&in); err != nil {
 				t.Fatal(err)
 			}
 			sum := int64(0)
 			for _, c := range in.Calls {
-				sum += c
+				sum += c.Count
 			}
 			if sum != n {
 				t.Errorf("%d refusals, and %v", n, in.Calls)

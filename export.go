@@ -68,7 +68,7 @@ func (t *Trail) report(ctx context.Context, kind string, begin func(report.Meta)
 	if err := t.noteRead(ctx, readEntry{"AUDIT_REPORT", "report"}, map[string]any{"report": kind}); err != nil {
 		return fmt.Errorf("report %s: %w", t.path, err)
 	}
-	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure(), AccessControl: t.accessText() != accessOff}
+	meta := report.Meta{Generated: t.clock.now(), RetentionDays: DefaultRetentionDays, Erasure: t.erasure(), AccessControl: t.controlled(), Unrecorded: t.opts.Unrecorded}
 	if state, err := t.lifeNow(ctx); err == nil {
 		meta.RetentionDays = int(owedDays(state.Terms))
 		for _, g := range state.Gaps {

@@ -61,6 +61,10 @@ type Options struct {
 	// ReadOnly opens for reading: no lock is taken, another process may
 	// write. What is read is still recorded (see Trail.Query).
 	ReadOnly bool
+	// Unrecorded, with ReadOnly, reads a copy of a trail, on a medium that can't be
+	// written say, without recording it; what is made of it says so. A trail that a
+	// process holds is not read so.
+	Unrecorded bool
 	// MustExist makes opening a trail that is not there an error; otherwise
 	// one of profile plain is made.
 	MustExist bool
@@ -245,6 +249,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if out.Durability < Durable || out.Durability > Queued {
 		return out, optionError("Durability", "%d is none of Durable, Written, Queued", int(out.Durability))
+	}
+	if out.Unrecorded && !out.ReadOnly {
+		return out, optionError("Unrecorded", "it is about reading, and ReadOnly is not set")
 	}
 	switch {
 	case out.SegmentBytes == 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/identity"
@@ -46,6 +47,49 @@ func (t *Trail) pseudonymize(ctx context.Context, user string) (string, error) {
 		}
 	}
 	return t.pseudonym(user)
+}
+
+// Reveal turns a pseudonym back: it gives the user whose it is. It needs the identity
+// store and its key, a role where access is controlled, and a reason; and it is an
+// entry, in which the pseudonym and the reason stand, before the user is given. Where
+// that can't be recorded nothing is revealed. Once the user is erased, the pseudonym is
+// nobody's any more.
+//
+// Errors: ErrNotFound for text that is no pseudonym of this trail, and for one whose
+// user the identity store does not know any more.
+func (t *Trail) Reveal(ctx context.Context, pseudonym, reason string) (string, error) {
+	if err := t.authorizeAll(ctx, "Reveal"); err != nil {
+		return "", fmt.Errorf("reveal: %w", err)
+	}
+	user, err := t.reveal(ctx, pseudonym, reason)
+	if err != nil {
+		return "", fmt.Errorf("reveal: %w", err)
+	}
+	return user, nil
+}
+
+func (t *Trail) reveal(ctx context.Context, pseudonym, reason string) (string, error) {
+	switch {
+	case strings.TrimSpace(reason) == "":
+		return "", optionError("Reason", "it is empty, and turning a pseudonym back must say why")
+	case t.opts.Unrecorded:
+		return "", optionError("Unrecorded", "turning a pseudonym back is always recorded")
+	}
+	user, ok, err := t.identities().Reveal(ctx, pseudonym)
+	action, found := "pseudonym_revealed", error(nil)
+	switch {
+	case errors.Is(err, identity.ErrNoPseudonym):
+		return "", fmt.Errorf("%w: %w", ErrNotFound, err) // it may be anything: it does not belong into an entry
+	case err != nil:
+		return "", explainKey(err)
+	case !ok:
+		action, found = "reveal_refused", fmt.Errorf("%w: nobody has this pseudonym any more: its user is erased", ErrNotFound)
+	}
+	// inputs.user is whose the entry is: it is sealed, and erased, with the person.
+	if err := t.noteReadingAs(ctx, readEntry{"AUDIT_QUERY", action}, map[string]any{"user": pseudonym, "reason": reason}, map[string]any{"revealed": ok}, true); err != nil {
+		return "", errors.Join(found, err)
+	}
+	return user, found
 }
 
 // pseudonym is Pseudonymize of the holder.

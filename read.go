@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaizen-audit/kaizen-audit/entry"
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/query"
 	"github.com/kaizen-audit/kaizen-audit/internal/spool"
@@ -27,7 +28,8 @@ import (
 // The query itself is recorded before its first entry is given: as
 // AUDIT_QUERY by a writer; by a reader through the trail's lock where that is
 // free, else as a file in spool/ that the next writer takes in. A reading that
-// can't be recorded is told to Options.Warn.
+// can't be recorded is ErrDenied where access is controlled, else told to
+// Options.Warn.
 func (t *Trail) Query(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return t.query(ctx, "Query", q, readEntry{"AUDIT_QUERY", "query"})
 }
@@ -250,8 +252,14 @@ func (t *Trail) noteRead(ctx context.Context, as readEntry, inputs map[string]an
 	return t.noteReading(ctx, as, inputs, map[string]any{"size": size})
 }
 
-// noteReading is noteRead with what came of the reading.
+// noteReading is noteRead with what came of the reading. Where it can't be recorded,
+// access decides: controlled, nothing is shown; else who reads is warned.
 func (t *Trail) noteReading(ctx context.Context, as readEntry, inputs, outputs map[string]any) error {
+	return t.noteReadingAs(ctx, as, inputs, outputs, false)
+}
+
+// noteReadingAs is noteReading; what must be recorded is an error where it can't.
+func (t *Trail) noteReadingAs(ctx context.Context, as readEntry, inputs, outputs map[string]any, must bool) error {
 	o := ownEntry{
 		eventType: as.eventType, action: as.action, inputs: inputs, outputs: outputs,
 		metadata: map[string]any{"principal": principal(), "command": t.command(), "pid": os.Getpid()},
@@ -273,7 +281,16 @@ func (t *Trail) noteReading(ctx context.Context, as readEntry, inputs, outputs m
 		}
 		return nil
 	}
-	if err := t.noteReadApart(ctx, o); err != nil {
+	if t.opts.Unrecorded {
+		return nil
+	}
+	err := t.noteReadApart(ctx, o)
+	switch {
+	case err == nil:
+	case t.controlled() || must:
+		return advice.For(fmt.Errorf("%w: this reading can't be recorded, and what can't be recorded is not shown: %w", ErrDenied, err),
+			"read as a user who may write there, or through the process that holds the trail; a copy of it is read with --unrecorded (Options.Unrecorded)")
+	default:
 		t.warn(fmt.Errorf("this reading could not be recorded: %w", err))
 	}
 	return nil
@@ -284,6 +301,7 @@ func (t *Trail) noteReading(ctx context.Context, as readEntry, inputs, outputs m
 func (t *Trail) noteReadApart(ctx context.Context, o ownEntry) error {
 	w := t.opts
 	w.ReadOnly, w.MustExist, w.quiet, w.CheckpointTo, w.Anchors = false, true, true, nil, nil
+	w.Access = nil // whoever reads changes nothing of it
 	writer, err := open(t.path, w)
 	if err == nil {
 		if r := writer.remote.Load(); r != nil {

@@ -90,6 +90,7 @@ var operations = map[string]access.Permission{
 	"AuditEntries": access.Read, "ExportComplianceReport": access.Read,
 
 	"ExportUser": access.Export, "ExportUserData": access.Export, "Disclose": access.Export, "SealedFields": access.Export,
+	"Reveal":    access.Reveal,
 	"EraseUser": access.Erase, "ScheduledErasures": access.Erase, "CancelErasure": access.Erase, "EraseDue": access.Erase,
 	"RotateKEK": access.Keys, "RotateDEK": access.Keys, "RotateSigningKey": access.Keys, "RetireSigningKey": access.Keys, "BackupKeys": access.Keys,
 	"SetRetention": access.Manage, "Prune": access.Manage, "AddHold": access.Manage, "LiftHold": access.Manage, "Archive": access.Manage,
@@ -257,7 +258,8 @@ func (t *Trail) storedAccess() (*Access, error) {
 func (t *Trail) openAccess(ctx context.Context, write bool) error {
 	was, err := t.storedAccess()
 	given := t.opts.Access
-	if given == nil {
+	if given == nil || !write && (was != nil || err != nil) {
+		// Who can't record that another counts from now on is bound by the one that was.
 		t.access.Store(was)
 		return err
 	}
@@ -283,13 +285,18 @@ func (t *Trail) openAccess(ctx context.Context, write bool) error {
 	return explainFull(durable.WriteFile(t.opts.fs, filepath.Join(t.dir, "access"), append(data, '\n'), 0o600))
 }
 
+// controlled tells whether reading needs a role.
+func (t *Trail) controlled() bool {
+	c := t.access.Load()
+	return c != nil && c.Enabled
+}
+
 const accessOff = "Disabled"
 
 // accessText is what reports and Info say.
 func (t *Trail) accessText() string {
-	c := t.access.Load()
-	if c == nil || !c.Enabled {
+	if !t.controlled() {
 		return accessOff
 	}
-	return "Enabled (API only): " + strings.Join(c.Allowed(), ", ")
+	return "Enabled (API only): " + strings.Join(t.access.Load().Allowed(), ", ")
 }

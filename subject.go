@@ -60,6 +60,9 @@ func (t *Trail) ExportUser(ctx context.Context, user string, w io.Writer) (UserE
 		return fail(explainProof(err))
 	}
 	a := export.NewArchive(p, c, t.VKey(), t.clock.now())
+	if t.opts.Unrecorded {
+		a.SetUnrecorded()
+	}
 	prove := func(index int64) ([]byte, error) {
 		proof, err := store.Inclusion(c, index)
 		if err != nil {

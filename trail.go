@@ -286,6 +286,12 @@ func (t *Trail) openReader() error {
 		return err
 	}
 	t.known = true
+	if t.opts.Unrecorded {
+		if who := t.holder(); who != "" {
+			return optionError("Unrecorded", "the trail is no copy, it is held: %s; what is read of it is recorded", who)
+		}
+		t.warn(errors.New("what is read is not recorded"))
+	}
 	t.warnOfForks()
 	if err := t.openAccess(context.Background(), false); err != nil {
 		return err

@@ -20,12 +20,13 @@ const (
 	Masked Permission = "read_masked" // read entries without what they hold of anybody
 	Export Permission = "export"      // give out a person's data, or one field
 	Erase  Permission = "erase"       // erase a person's data
+	Reveal Permission = "reveal"      // turn a pseudonym back
 	Keys   Permission = "manage_keys" // rotate, back up and restore keys
 	Manage Permission = "manage"      // retention, holds, pruning, archive
 	None   Permission = ""            // what needs no role
 )
 
-var permissions = []Permission{Read, Masked, Export, Erase, Keys, Manage}
+var permissions = []Permission{Read, Masked, Export, Erase, Reveal, Keys, Manage}
 
 // Role is what a role may do, and with which entries.
 type Role struct {
@@ -48,7 +49,7 @@ var BuiltIn = map[string]Role{
 	"auditor":            {Permissions: []Permission{Read}},
 	"compliance_officer": {Permissions: []Permission{Read, Export, Manage}},
 	"security_admin":     {Permissions: []Permission{Read, Keys, Manage}},
-	"privacy_officer":    {Permissions: []Permission{Export, Erase}},
+	"privacy_officer":    {Permissions: []Permission{Export, Erase, Reveal}},
 	"agent_developer":    {Permissions: []Permission{Masked}, OwnAgents: true},
 }
 

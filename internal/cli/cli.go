@@ -40,7 +40,7 @@ var exitWords = []struct {
 	{exitUsage, "usage: the command line, a setting or the configuration file is wrong"},
 	{exitIO, "something can't be read or written"},
 	{exitPartly, "done in part; what was left out is named on standard error"},
-	{exitDenied, "denied: a legal hold or a declared duty stands against it"},
+	{exitDenied, "denied: no role that may, or a legal hold or a declared duty stands against it"},
 }
 
 // app is one run of the program.
@@ -51,6 +51,7 @@ type app struct {
 	stateDir       string // where pins are; empty: as the library finds it
 	services       []KeyService
 	started        bool // a command's own work has begun: what fails is no usage
+	unrecorded     bool // what is read is not recorded
 	partly         bool // something was left out and named on stderr
 	hintedDamage   bool // what to do about damage was said
 }
@@ -114,7 +115,7 @@ changed, removed, moved or slipped in without verify finding it.`,
 		a.proveCommand(), a.checkProofCommand(), a.reportCommand(), a.rotateCommand(), a.infoCommand(), a.serveCommand(),
 		a.keysCommand(), a.pruneCommand(), a.retentionCommand(), a.holdCommand(),
 		a.importCommand(), a.archiveCommand(), a.restoreCommand(), a.tailCommand(), a.configCommand(), a.policyCommand(), a.hookCommand(),
-		a.eraseUserCommand(), a.exportUserCommand(), a.discloseCommand(), a.witnessCommand(), a.signerCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
+		a.eraseUserCommand(), a.exportUserCommand(), a.discloseCommand(), a.identityCommand(), a.witnessCommand(), a.signerCommand(), a.demoCommand(), a.doctorCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -282,8 +283,13 @@ func (a *app) hint(cmd *cobra.Command, err error) string {
 func (a *app) openReader(cmd *cobra.Command) (*audit.Trail, error) {
 	return audit.Open(a.settings.log, &audit.Options{
 		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Anchors: a.settings.anchors, Access: a.settings.access,
-		OpenArchive: readArchive, ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
+		OpenArchive: readArchive, ReadOnly: true, Unrecorded: a.unrecorded, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir,
 	})
+}
+
+// addUnrecorded adds the flag of commands that show what entries hold.
+func (a *app) addUnrecorded(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.unrecorded, "unrecorded", false, "read a copy of the trail, that no process holds, without recording it")
 }
 
 // closing joins the error of a close to what happened before. A checkpoint

@@ -80,6 +80,7 @@ FILE must not be there; it can be read by you alone. The disclosure is recorded.
 	f.StringArrayVar(&fields, "field", nil, "a sealed field to open, as a JSON pointer (repeatable)")
 	f.BoolVar(&all, "all", false, "open every sealed field")
 	f.StringVar(&out, "out", "", "the file to write; it must not be there")
+	a.addUnrecorded(cmd)
 	return cmd
 }
 

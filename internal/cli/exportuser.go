@@ -77,6 +77,7 @@ can't be read is named on stderr and in the export, and the exit code is 4.`,
 	}
 	cmd.Flags().StringVar(&out, "out", "", "the zip to write; it must not be there")
 	addFormat(cmd, format)
+	a.addUnrecorded(cmd)
 	return cmd
 }
 

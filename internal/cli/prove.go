@@ -78,5 +78,6 @@ The reading is recorded.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "an older signed checkpoint")
+	a.addUnrecorded(cmd)
 	return cmd
 }

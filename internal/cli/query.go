@@ -56,6 +56,9 @@ missing are named on stderr, the others are shown, and the exit code is 4.`,
 					a.leaveOut("query", err)
 					continue
 				}
+				if err != nil && shown == 0 {
+					return err // nothing is shown, no head of a table either
+				}
 				if err != nil {
 					return errors.Join(err, out.Close())
 				}
@@ -84,6 +87,7 @@ missing are named on stderr, the others are shown, and the exit code is 4.`,
 	}
 	f.add(cmd)
 	addFormat(cmd, format)
+	a.addUnrecorded(cmd)
 	return cmd
 }
 
@@ -107,8 +111,8 @@ func (a *app) leaveOut(operation string, err error) {
 func (a *app) openScan(cmd *cobra.Command, verb string) (*audit.Trail, *progress, error) {
 	bar := newProgress(a.stderr, verb)
 	trail, err := audit.Open(a.settings.log, &audit.Options{
-		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK,
-		ReadOnly: true, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir, Progress: bar.bytes,
+		KeyFile: a.settings.keyFile, OpenKEK: a.settings.openKEK, Access: a.settings.access,
+		ReadOnly: true, Unrecorded: a.unrecorded, MustExist: true, Command: cmd.CommandPath(), Warn: a.warn, StateDir: a.stateDir, Progress: bar.bytes,
 	})
 	return trail, bar, err
 }

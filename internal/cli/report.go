@@ -83,6 +83,7 @@ recorded.`,
 	}
 	cmd.Flags().BoolVar(&gaps, "gaps", false, "what entries do not say, by agent, and what would mend it")
 	addFormat(cmd, format)
+	a.addUnrecorded(cmd)
 	return cmd
 }
 

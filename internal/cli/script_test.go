@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,7 +38,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "replace": replace, "perm": perm, "repeat": repeat, "lines": lines, "vkey": vkey,
+			"code": code, "replace": replace, "perm": perm, "repeat": repeat, "lines": lines, "vkey": vkey, "pseudonym": pseudonym,
 		},
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
@@ -111,6 +112,18 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strings.Count(ts.ReadFile(args[0]), "\n"); got != want {
 		ts.Fatalf("%s has %d lines, want %d:\n%s", args[0], got, want, ts.ReadFile(args[0]))
 	}
+}
+
+// pseudonym puts the first 64 hex digits of a file in a variable: pseudonym NAME stdout.
+func pseudonym(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: pseudonym NAME FILE")
+	}
+	found := regexp.MustCompile(`[0-9a-f]{64}`).FindString(ts.ReadFile(args[1]))
+	if found == "" {
+		ts.Fatalf("%s has none", args[1])
+	}
+	ts.Setenv(args[0], found)
 }
 
 // vkey puts a trail's verifier key in a variable: vkey NAME a.trail/trail.json.

@@ -68,6 +68,9 @@ The whole session is recorded as one reading.`,
 				if err != nil && follow && cmd.Context().Err() != nil {
 					break // a signal came before the first entry
 				}
+				if err != nil && !shown {
+					return err // nothing is shown, no head of a table either
+				}
 				if err != nil {
 					return errors.Join(err, out.Close())
 				}
@@ -89,5 +92,6 @@ The whole session is recorded as one reading.`,
 	cmd.Flags().IntVarP(&number, "lines", "n", tailDefault, "so many of the newest entries first")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with the entries that come")
 	addFormat(cmd, format)
+	a.addUnrecorded(cmd)
 	return cmd
 }

@@ -67,6 +67,7 @@ beginning, the third how long it took in milliseconds. The reading is recorded.`
 	}
 	cmd.Flags().BoolVar(&last, "last", false, "the run of the newest entry")
 	addFormat(cmd, format)
+	a.addUnrecorded(cmd)
 	return cmd
 }
 

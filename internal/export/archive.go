@@ -50,6 +50,8 @@ type Manifest struct {
 	Withheld int `json:"withheld_fields"`
 	Erased   int `json:"erased_fields"`
 	Unopened int `json:"unopened_fields"`
+	// Unrecorded says that no entry tells of the export: it is of a copy of the trail.
+	Unrecorded bool `json:"unrecorded,omitempty"`
 	// Incomplete names what the trail lacked: ranges of entries, broken lines.
 	Incomplete []string `json:"incomplete"`
 	// Files are the SHA-256 of the other files, in hex.
@@ -190,6 +192,9 @@ func (i Item) AppendJSON(dst []byte) []byte {
 	dst = append(append(dst, `,"hidden":`...), hidden...)
 	return append(append(append(dst, `,"entry":`...), i.View.View()...), '}')
 }
+
+// SetUnrecorded notes that no entry tells of the export.
+func (a *Archive) SetUnrecorded() { a.m.Unrecorded = true }
 
 // AddIncomplete notes what the trail lacked, in words that name no one.
 func (a *Archive) AddIncomplete(what string) { a.m.Incomplete = append(a.m.Incomplete, what) }

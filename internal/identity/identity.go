@@ -162,6 +162,55 @@ func (s *Store) Is(text string) bool {
 	return err == nil && k != nil && k.is(text)
 }
 
+// ErrNoPseudonym: text is no pseudonym of this store.
+var ErrNoPseudonym = errors.New("it is no pseudonym of this trail")
+
+// Reveal gives the identifier of a pseudonym, and false where the store has it no more:
+// it was forgotten. It reads one file after another: a pseudonym leads to none, so that
+// nobody can turn one back who has not all of it. fs.ErrPermission says that this user
+// may not look.
+func (s *Store) Reveal(ctx context.Context, pseudonym string) (id string, ok bool, err error) {
+	s.mu.Lock()
+	k, err := s.loadKeys(false)
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		return "", false, err
+	case k == nil || len(pseudonym) != nameSize || !k.is(pseudonym):
+		return "", false, ErrNoPseudonym
+	}
+	files, err := s.fs.ReadDir(s.file("identity"))
+	if err != nil {
+		return "", false, err
+	}
+	var damaged error
+	for _, f := range files {
+		if err := ctx.Err(); err != nil {
+			return "", false, err
+		}
+		name := f.Name()
+		if len(name) != nameSize {
+			continue
+		}
+		data, err := durable.ReadFile(s.fs, s.file("identity", name), maxFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was forgotten meanwhile
+		}
+		if err != nil {
+			return "", false, err
+		}
+		salt, in, err := k.open(s.origin, name, data)
+		if err != nil {
+			damaged = fmt.Errorf("%w: identity/%s: %w", ErrDamaged, name, err)
+			continue // it may be another's
+		}
+		if hmac.Equal([]byte(k.pseudonym(salt, in)), []byte(pseudonym)) && k.name(in) == name {
+			return in, true, nil
+		}
+	}
+	return "", false, damaged
+}
+
 // Name is under what name an identifier is kept, "" where nothing can be. The name
 // tells who has not the key nothing.
 func (s *Store) Name(id string) (string, error) {

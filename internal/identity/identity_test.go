@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -192,6 +193,47 @@ func TestForgetIsForEachAlone(t *testing.T) {
 	}
 	if left := files(t, filepath.Join(dir, "identity")); len(left) != 2 {
 		t.Errorf("%d files are left, want b's and the mark", len(left))
+	}
+}
+
+// A pseudonym leads back to its identifier, as long as that was not forgotten; nothing
+// else does, and what is damaged of another's is no answer.
+func TestReveal(t *testing.T) {
+	dir := trail(t, durable.OS)
+	s := New(durable.OS, dir, origin, nil)
+	ctx := t.Context()
+	if _, _, err := s.Reveal(ctx, strings.Repeat("0", nameSize)); !errors.Is(err, ErrNoPseudonym) {
+		t.Errorf("before there is a key: %v", err)
+	}
+	a, b := pseudonym(t, s, "a"), pseudonym(t, s, "b")
+	for p, want := range map[string]string{a: "a", b: "b"} {
+		if id, ok, err := New(durable.OS, dir, origin, nil).Reveal(ctx, p); id != want || !ok || err != nil {
+			t.Errorf("%q, %v, %v", id, ok, err)
+		}
+	}
+	for _, text := range []string{"", "a", strings.ToUpper(a), s.keys.name("a"), a[:62] + "zz"} {
+		if id, ok, err := s.Reveal(ctx, text); !errors.Is(err, ErrNoPseudonym) || ok || id != "" {
+			t.Errorf("%q: %q, %v", text, id, err)
+		}
+	}
+	if err := forget(s, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if id, ok, err := s.Reveal(ctx, a); id != "" || ok || err != nil {
+		t.Errorf("forgotten: %q, %v, %v", id, ok, err)
+	}
+	c := pseudonym(t, s, "c")
+	flip(t, filepath.Join(dir, "identity", s.keys.name("b")))
+	if id, ok, err := s.Reveal(ctx, c); id != "c" || !ok || err != nil {
+		t.Errorf("beside a damaged file: %q, %v, %v", id, ok, err)
+	}
+	if _, ok, err := s.Reveal(ctx, b); ok || !errors.Is(err, ErrDamaged) {
+		t.Errorf("of a damaged file: %v, %v", ok, err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, _, err := s.Reveal(ended, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended: %v", err)
 	}
 }
 

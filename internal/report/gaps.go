@@ -64,6 +64,8 @@ const shares = 4
 // shape only grows.
 type Gaps struct {
 	Generated time.Time `json:"generated"`
+	// Unrecorded says that no entry tells of the report itself.
+	Unrecorded bool `json:"unrecorded,omitempty"`
 	// TotalEntries counts the agents' own entries that were recorded here, which
 	// are those that are judged. FirstIndex and LastIndex bound them, -1 without
 	// any.
@@ -159,7 +161,7 @@ func NewGaps(m Meta) *GapBuilder {
 		m.Generated = time.Now()
 	}
 	return &GapBuilder{
-		report: Gaps{Generated: m.Generated.UTC().Truncate(time.Millisecond), Checkpoint: m.Checkpoint, FirstIndex: -1, LastIndex: -1},
+		report: Gaps{Generated: m.Generated.UTC().Truncate(time.Millisecond), Unrecorded: m.Unrecorded, Checkpoint: m.Checkpoint, FirstIndex: -1, LastIndex: -1},
 		agents: map[string]*agentGaps{}, seed: maphash.MakeSeed(), open: map[uint64]openLoop{},
 	}
 }

@@ -23,6 +23,9 @@ func (r *Gaps) WriteText(w io.Writer) error {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	line("%s\nAUDIT TRAIL GAP REPORT\n%s", rule, rule)
 	line("Generated: %s", r.Generated.UTC().Format(entry.TimeLayout))
+	if r.Unrecorded {
+		line("Recorded: no, it is of a copy of the trail")
+	}
 	line("Entries judged: %s", count(r.TotalEntries))
 	if r.From != nil {
 		line("Period: %s to %s, indexes %d to %d", r.From.Format(entry.TimeLayout), r.To.Format(entry.TimeLayout), r.FirstIndex, r.LastIndex)

@@ -27,6 +27,8 @@ type Meta struct {
 	AccessControl bool
 	// Erasure says what erasing a person's data would reach; empty: nothing is said.
 	Erasure string
+	// Unrecorded says that no entry tells of the report itself: it is of a copy.
+	Unrecorded bool
 	// Checkpoint is the trail's latest, nil when there is none.
 	Checkpoint *Checkpoint
 }
@@ -56,6 +58,8 @@ const (
 // Report is the compliance report. Its JSON shape only grows.
 type Report struct {
 	Generated time.Time `json:"generated"`
+	// Unrecorded says that no entry tells of the report itself.
+	Unrecorded bool `json:"unrecorded,omitempty"`
 	// TotalEntries counts the agents' own entries that were recorded here.
 	TotalEntries  int64 `json:"total_entries"`
 	RetentionDays int   `json:"retention_days"`
@@ -180,7 +184,7 @@ func New(m Meta) *Builder {
 	return &Builder{
 		report: Report{
 			Generated: m.Generated.UTC().Truncate(time.Millisecond), RetentionDays: m.RetentionDays, PrunedEntries: m.Pruned,
-			AccessControl: access, Erasure: m.Erasure, Checkpoint: m.Checkpoint, Agents: []Agent{},
+			Unrecorded: m.Unrecorded, AccessControl: access, Erasure: m.Erasure, Checkpoint: m.Checkpoint, Agents: []Agent{},
 		},
 		agents: map[string]int{}, purposes: map[string]int64{},
 	}

@@ -23,6 +23,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	line("%s\nAUDIT TRAIL COMPLIANCE REPORT\n%s", rule, rule)
 	line("Generated: %s", r.Generated.UTC().Format(entry.TimeLayout))
+	if r.Unrecorded {
+		line("Recorded: no, it is of a copy of the trail")
+	}
 	line("Total entries: %s", count(r.TotalEntries))
 	line("Retention period: %s", retention(r.RetentionDays))
 	line("Encryption: %s", r.encryption())
