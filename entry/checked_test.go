@@ -73,13 +73,13 @@ func TestPlacesAreWhereTheMembersAre(t *testing.T) {
 		if err != nil || err2 != nil || !bytes.Equal(line[len(prefix):], plain) {
 			t.Fatalf("%s\n%s\n%v", line, plain, err)
 		}
-		checkPlaces(t, plain, places, "timestamp", "event_id", "recorded_at", "success")
+		checkPlaces(t, plain, places, "timestamp", "event_type", "event_id", "recorded_at", "success")
 		out, places, err := AppendEventPlaces(prefix, nil, &ev)
 		plain, err2 = AppendEvent(nil, &ev)
 		if err != nil || err2 != nil || !bytes.Equal(out[len(prefix):], plain) {
 			t.Fatalf("%s\n%s\n%v", out, plain, err)
 		}
-		checkPlaces(t, plain, places, "timestamp", "success")
+		checkPlaces(t, plain, places, "timestamp", "event_type", "success")
 	}
 }
 

@@ -2,6 +2,7 @@ package entry
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/bits"
 	"sync"
 	"unicode/utf8"
@@ -66,15 +67,14 @@ func (s *scanner) write(pos, next int) {
 
 // document reads the one value; white space behind it is not written.
 func (s *scanner) document(depth int) error {
-	s.gap()
+	c := s.next()
 	if s.pos == len(s.src) {
 		return s.fail("no JSON value here")
 	}
-	if err := s.value(depth); err != nil {
+	if err := s.value(c, depth); err != nil {
 		return err
 	}
-	s.gap()
-	if s.pos != len(s.src) {
+	if s.next(); s.pos != len(s.src) {
 		return s.fail("more text after the JSON value")
 	}
 	return nil
@@ -93,20 +93,27 @@ func (s *scanner) space() {
 	}
 }
 
-// gap leaves out white space, which there mostly is none of.
-func (s *scanner) gap() {
-	if s.pos < len(s.src) && s.src[s.pos] <= ' ' {
-		start := s.pos
-		s.space()
-		s.write(start, s.pos)
-	}
+// next leaves out white space and gives the byte behind it, 0 at the end: no value
+// has that.
+func (s *scanner) next() byte {
+	start := s.pos
+	s.space()
+	s.write(start, s.pos)
+	return s.peek()
 }
 
-func (s *scanner) value(depth int) error {
-	if s.pos == len(s.src) {
-		return s.fail("the text ends where a value is needed")
+// peek gives the byte at pos, 0 at the end. Where it is no more than a space, there
+// is white space, which there mostly is none of.
+func (s *scanner) peek() byte {
+	if s.pos < len(s.src) {
+		return s.src[s.pos]
 	}
-	switch c := s.src[s.pos]; c {
+	return 0
+}
+
+// value reads the value that c begins.
+func (s *scanner) value(c byte, depth int) error {
+	switch c {
 	case '{':
 		return s.object(depth + 1)
 	case '[':
@@ -119,12 +126,13 @@ func (s *scanner) value(depth int) error {
 		return s.word("false")
 	case 'n':
 		return s.word("null")
-	default:
-		if c == '-' || '0' <= c && c <= '9' {
-			return s.number()
-		}
-		return s.fail("this is not the beginning of a JSON value")
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		return s.number()
 	}
+	if s.pos == len(s.src) {
+		return s.fail("the text ends where a value is needed")
+	}
+	return s.fail("this is not the beginning of a JSON value")
 }
 
 func (s *scanner) word(w string) error {
@@ -140,28 +148,35 @@ func (s *scanner) array(depth int) error {
 		return s.fail("nested deeper than 128 levels")
 	}
 	s.pos++
-	s.gap()
-	if s.pos < len(s.src) && s.src[s.pos] == ']' {
+	c := s.peek()
+	if c <= ' ' {
+		c = s.next()
+	}
+	if c == ']' {
 		s.pos++
 		return nil
 	}
 	for {
-		s.gap()
-		if err := s.value(depth); err != nil {
+		if err := s.value(c, depth); err != nil {
 			return err
 		}
-		s.gap()
-		if s.pos == len(s.src) {
-			return s.fail("the text ends inside an array")
+		if c = s.peek(); c <= ' ' {
+			c = s.next()
 		}
-		switch s.src[s.pos] {
+		switch c {
 		case ',':
 			s.pos++
 		case ']':
 			s.pos++
 			return nil
 		default:
+			if s.pos == len(s.src) {
+				return s.fail("the text ends inside an array")
+			}
 			return s.fail("a comma or ] is needed here")
+		}
+		if c = s.peek(); c <= ' ' {
+			c = s.next()
 		}
 	}
 }
@@ -171,19 +186,21 @@ func (s *scanner) object(depth int) error {
 		return s.fail("nested deeper than 128 levels")
 	}
 	s.pos++
-	s.gap()
-	if s.pos < len(s.src) && s.src[s.pos] == '}' {
+	c := s.peek()
+	if c <= ' ' {
+		c = s.next()
+	}
+	if c == '}' {
 		s.pos++
 		return nil
 	}
 	base := len(s.keys)
 	var seen map[string]struct{}
 	for {
-		s.gap()
-		if s.pos == len(s.src) {
-			return s.fail("the text ends inside an object")
-		}
-		if s.src[s.pos] != '"' {
+		if c != '"' {
+			if s.pos == len(s.src) {
+				return s.fail("the text ends inside an object")
+			}
 			return s.fail("a member name in double quotes is needed here")
 		}
 		at := s.pos
@@ -214,20 +231,20 @@ func (s *scanner) object(depth int) error {
 			s.pos = at
 			return s.fail("this member name occurs twice in its object")
 		}
-		s.gap()
-		if s.pos == len(s.src) || s.src[s.pos] != ':' {
+		if s.peek() != ':' && s.next() != ':' {
 			return s.fail("a colon is needed after the member name")
 		}
 		s.pos++
-		s.gap()
-		if err := s.value(depth); err != nil {
+		if c = s.peek(); c <= ' ' {
+			c = s.next()
+		}
+		if err := s.value(c, depth); err != nil {
 			return err
 		}
-		s.gap()
-		if s.pos == len(s.src) {
-			return s.fail("the text ends inside an object")
+		if c = s.peek(); c <= ' ' {
+			c = s.next()
 		}
-		switch s.src[s.pos] {
+		switch c {
 		case ',':
 			s.pos++
 		case '}':
@@ -235,7 +252,13 @@ func (s *scanner) object(depth int) error {
 			s.keys = s.keys[:base]
 			return nil
 		default:
+			if s.pos == len(s.src) {
+				return s.fail("the text ends inside an object")
+			}
 			return s.fail("a comma or } is needed here")
+		}
+		if c = s.peek(); c <= ' ' {
+			c = s.next()
 		}
 	}
 }
@@ -341,23 +364,20 @@ func (s *scanner) text() error {
 }
 
 // plainPrefix counts the leading bytes that stand for themselves in a string:
-// printable ASCII but for the quote and the backslash. Eight at a time.
+// printable ASCII but for the quote and the backslash. Eight at a time; the last
+// few are looked at with some of those before them, which are plain.
 func plainPrefix(b []byte) int {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x8080808080808080
-	)
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
-		w := uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
-			uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
-		quote := w ^ ones*'"'
-		slash := w ^ ones*'\\'
-		stop := (w - ones*0x20) | (quote - ones) | (slash - ones) | w
-		if stop &= highs; stop != 0 {
-			// The lowest mark is exact: borrows only run upward.
+		if stop := notPlain(binary.LittleEndian.Uint64(b[i:])); stop != 0 {
 			return i + bits.TrailingZeros64(stop)/8
 		}
+	}
+	if i > 0 && i < len(b) {
+		if stop := notPlain(binary.LittleEndian.Uint64(b[len(b)-8:])); stop != 0 {
+			return len(b) - 8 + bits.TrailingZeros64(stop)/8
+		}
+		return len(b)
 	}
 	for ; i < len(b); i++ {
 		if c := b[i]; c < 0x20 || c >= 0x80 || c == '"' || c == '\\' {
@@ -365,6 +385,18 @@ func plainPrefix(b []byte) int {
 		}
 	}
 	return i
+}
+
+// notPlain marks, among eight bytes, those that are not plain, at their highest
+// bits. The lowest mark is exact: borrows only run upward.
+func notPlain(w uint64) uint64 {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	quote := w ^ ones*'"'
+	slash := w ^ ones*'\\'
+	return ((w - ones*0x20) | (quote - ones) | (slash - ones) | w) & highs
 }
 
 // validRune returns the length of the UTF-8 sequence that b begins with, 0 if

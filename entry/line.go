@@ -91,12 +91,13 @@ func (l *line) members(ev *Event, st *Stamp) {
 	}
 	l.dst = append(l.dst, `{"timestamp":`...)
 	l.time("timestamp", at)
-	l.text(`,"event_type":`, "event_type", ev.EventType)
+	l.dst = append(l.dst, `,"event_type":`...)
+	l.dst = appendASCII(l.dst, ev.EventType)
 	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
 	l.text(`,"trace_id":`, "trace_id", trace)
 	l.text(`,"action":`, "action", ev.Action)
-	l.object(`,"inputs":`, "inputs", ev.Inputs, true)
-	l.object(`,"outputs":`, "outputs", ev.Outputs, true)
+	l.object(`,"inputs":`, "inputs", &ev.Inputs, true)
+	l.object(`,"outputs":`, "outputs", &ev.Outputs, true)
 	l.dst = append(l.dst, `,"duration_ms":`...)
 	l.duration(ev)
 	if ev.Success == nil || *ev.Success {
@@ -110,7 +111,7 @@ func (l *line) members(ev *Event, st *Stamp) {
 	} else {
 		l.text(`,"error":`, "error", *ev.Error)
 	}
-	l.object(`,"metadata":`, "metadata", ev.Metadata, true)
+	l.object(`,"metadata":`, "metadata", &ev.Metadata, true)
 	l.dst = append(l.dst, `,"event_id":`...)
 	l.dst = appendASCII(l.dst, st.EventID)
 	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
@@ -127,9 +128,9 @@ func (l *line) members(ev *Event, st *Stamp) {
 	}
 	l.some(`,"span_id":`, "span_id", ev.SpanID)
 	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
-	l.object(`,"resource":`, "resource", ev.Resource, false)
+	l.object(`,"resource":`, "resource", &ev.Resource, false)
 	l.some(`,"outcome":`, "outcome", ev.Outcome)
-	l.object(`,"authority":`, "authority", ev.Authority, false)
+	l.object(`,"authority":`, "authority", &ev.Authority, false)
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
 	l.policy(ev, st.Policy)
 	l.dst = append(l.dst, '}')
@@ -159,7 +160,8 @@ func (l *line) event(ev *Event) error {
 		return err
 	}
 	l.dst = append(l.dst, '{')
-	l.text(`"event_type":`, "event_type", ev.EventType)
+	l.dst = append(l.dst, `"event_type":`...)
+	l.dst = appendASCII(l.dst, ev.EventType)
 	switch {
 	case ev.zoneAssumed:
 		l.dst = append(l.dst, `,"timestamp":"`...)
@@ -172,8 +174,8 @@ func (l *line) event(ev *Event) error {
 	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
 	l.some(`,"trace_id":`, "trace_id", ev.TraceID)
 	l.text(`,"action":`, "action", ev.Action)
-	l.object(`,"inputs":`, "inputs", ev.Inputs, false)
-	l.object(`,"outputs":`, "outputs", ev.Outputs, false)
+	l.object(`,"inputs":`, "inputs", &ev.Inputs, false)
+	l.object(`,"outputs":`, "outputs", &ev.Outputs, false)
 	if ev.DurationMS != 0 || ev.number != nil {
 		l.dst = append(l.dst, `,"duration_ms":`...)
 		l.duration(ev)
@@ -184,13 +186,13 @@ func (l *line) event(ev *Event) error {
 	if ev.Error != nil {
 		l.text(`,"error":`, "error", *ev.Error)
 	}
-	l.object(`,"metadata":`, "metadata", ev.Metadata, false)
+	l.object(`,"metadata":`, "metadata", &ev.Metadata, false)
 	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
 	l.some(`,"span_id":`, "span_id", ev.SpanID)
 	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
-	l.object(`,"resource":`, "resource", ev.Resource, false)
+	l.object(`,"resource":`, "resource", &ev.Resource, false)
 	l.some(`,"outcome":`, "outcome", ev.Outcome)
-	l.object(`,"authority":`, "authority", ev.Authority, false)
+	l.object(`,"authority":`, "authority", &ev.Authority, false)
 	l.some(`,"purpose":`, "purpose", ev.Purpose)
 	l.dst = append(l.dst, '}')
 	l.end()
@@ -319,7 +321,7 @@ func isNumber(text []byte, f float64) bool {
 
 // object writes a member that is an object; anything else is wrapped. An
 // absent one is {} or, unless required, left out.
-func (l *line) object(prefix, field string, o Object, required bool) {
+func (l *line) object(prefix, field string, o *Object, required bool) {
 	if o.IsZero() && !required {
 		return
 	}
@@ -339,7 +341,7 @@ func (l *line) object(prefix, field string, o Object, required bool) {
 			l.fail(field, o.where(err))
 		}
 	default:
-		if l.dst, err = appendObject(l.dst, o); err != nil {
+		if l.dst, err = appendObject(l.dst, *o); err != nil {
 			l.fail(field, err)
 		}
 	}

@@ -89,9 +89,9 @@ func (w *walker) run(text []byte, places []entry.Place) error {
 
 // member goes over one of the event's own members.
 func (w *walker) member(m *entry.Place) bool {
-	f := frame{name: bytesOf(m.Name), field: len(w.fields), kept: !w.listed(m.Name)}
+	never := false
 	switch m.Name {
-	case "event_type", "idempotency_key":
+	case "idempotency_key":
 		return true
 	case "policy":
 		w.hasPolicy = true
@@ -103,29 +103,32 @@ func (w *walker) member(m *entry.Place) bool {
 		}
 		return true
 	case "agent_id", "trace_id", "span_id", "parent_span_id", "resource":
-		if f.never = true; len(w.fields) == 0 && len(w.only) == 0 && !w.p.cards {
+		if never = true; w.plain && !w.p.cards {
 			return true
 		}
 	}
 	w.clear, w.held = 0, false
 	edits, notes := len(w.edits), len(w.notes)
 	var before *before
-	if w.plain && m.Name == "metadata" {
-		before = &w.before[0]
-		if w.run_.KeepFact {
-			before = &w.before[1]
+	if w.plain && !never {
+		if m.Name == "metadata" {
+			before = &w.before[0]
+			if w.run_.KeepFact {
+				before = &w.before[1]
+			}
+			if before.is(w, m) {
+				w.notes = append(w.notes, before.notes...)
+				return true
+			}
+		}
+		if w.clean(m) {
+			if before != nil {
+				before.remember(w, m, notes)
+			}
+			return true
 		}
 	}
-	switch {
-	case before != nil && before.is(w, m):
-		w.notes = append(w.notes, before.notes...)
-		return true
-	case w.plain && !f.never && w.clean(m):
-		if before != nil {
-			before.remember(w, m, notes)
-		}
-		return true
-	}
+	f := frame{name: bytesOf(m.Name), field: len(w.fields), kept: !w.listed(m.Name), never: never}
 	w.pos = m.Start
 	w.frames = append(w.frames[:0], f)
 	if r := w.value(); r != goes {

@@ -154,7 +154,7 @@ func New(o Options) (*Set, error) {
 // overlapping; of overlapping findings the stronger class wins.
 func (s *Set) Text(dst []Match, text []byte) []Match {
 	i := 0
-	for i < len(text) && trigger[text[i]] == 0 {
+	for i < len(text) && (trigger[text[i]] == 0 || idle(text, i)) {
 		i++
 	}
 	if i == len(text) && s.custom == nil {
@@ -163,6 +163,20 @@ func (s *Set) Text(dst []Match, text []byte) []Match {
 	sc := scan{s: s, text: text, dst: dst, base: len(dst)}
 	sc.run(i)
 	return sc.finish()
+}
+
+// idle reports whether who is called for the byte at i would turn it down at once.
+// Most texts are short, and have no other trigger than these.
+func idle(text []byte, i int) bool {
+	switch trigger[text[i]] {
+	case tV:
+		return i == 0 || text[i-1]|0x20 != 'c'
+	case tUnder:
+		return i == 0 || prefixes.under[text[i-1]] == nil
+	case tDot:
+		return i == 0 || i+1 == len(text) || !isWord(text[i-1]) || !isWord(text[i+1])
+	}
+	return false
 }
 
 // scan is one pass over one text.
