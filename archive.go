@@ -235,6 +235,8 @@ type archiving struct {
 	sealed chan struct{} // a segment was sealed
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+
+	mayNotPrune bool // the credentials may not delete; of the rotation's goroutine
 }
 
 // startArchiving begins the rounds. A first one is made at once.

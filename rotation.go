@@ -190,4 +190,7 @@ func (t *Trail) pruneByItself() {
 	if err != nil && !errors.Is(err, ErrClosed) && t.journal.Err() == nil {
 		t.warn(err)
 	}
+	if err == nil && r.Set {
+		t.pruneArchiveByItself(ctx)
+	}
 }

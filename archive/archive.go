@@ -69,6 +69,9 @@ type Store interface {
 	List(ctx context.Context, prefix string, f func(Info) error) error
 	// Remove removes an object; one that is not there is no error.
 	Remove(ctx context.Context, name string) error
+	// Expire removes every version of an object for good; one that is not there is no
+	// error. ErrKept: one of them has a retention date or a hold, and all stay.
+	Expire(ctx context.Context, name string) error
 	// Hold sets or lifts a legal hold.
 	Hold(ctx context.Context, name string, on bool) error
 }

@@ -359,6 +359,9 @@ func (d *Dir) Remove(_ context.Context, name string) error {
 	return nil
 }
 
+// Expire is Remove: there is one version.
+func (d *Dir) Expire(ctx context.Context, name string) error { return d.Remove(ctx, name) }
+
 // Hold notes a hold, or lifts it.
 func (d *Dir) Hold(ctx context.Context, name string, on bool) error {
 	i, err := d.Head(ctx, name)

@@ -166,6 +166,55 @@ func Run(t *testing.T, s archive.Store) {
 		}
 	})
 
+	t.Run("what is expired is gone, every version, and nothing before", func(t *testing.T) {
+		body := []byte("expired")
+		o := Object("expired/a", body)
+		o.RetainUntil = time.Now().Add(2 * time.Second).Truncate(time.Second).Add(time.Second)
+		put(t, o, body)
+		if err := s.Expire(ctx, o.Name); !errors.Is(err, archive.ErrKept) {
+			t.Errorf("before its date: %v", err)
+		}
+		held := Object("expired/held", body)
+		held.RetainUntil = o.RetainUntil
+		put(t, held, body)
+		if err := s.Hold(ctx, held.Name, true); err != nil {
+			t.Fatal(err)
+		}
+		old := Object("expired/tail", []byte("one"))
+		old.Replace = true
+		put(t, old, []byte("one"))
+		if err := s.Remove(ctx, old.Name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(o.RetainUntil.Add(50 * time.Millisecond)))
+		for _, name := range []string{o.Name, o.Name, old.Name} {
+			if err := s.Expire(ctx, name); err != nil {
+				t.Errorf("after its date: %v", err)
+			}
+			if _, err := s.Head(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is there: %v", name, err)
+			}
+		}
+		if err := s.Expire(ctx, held.Name); !errors.Is(err, archive.ErrKept) {
+			t.Errorf("under a hold: %v", err)
+		}
+		if err := s.Hold(ctx, held.Name, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Expire(ctx, held.Name); err != nil {
+			t.Errorf("with the hold lifted: %v", err)
+		}
+		if h, ok := s.(archive.History); ok {
+			err := h.First(ctx, "expired/", func(i archive.Info, _ func(context.Context) (io.ReadCloser, error)) error {
+				t.Errorf("a version of %s is left", i.Name)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+
 	t.Run("a list is complete and in order", func(t *testing.T) {
 		var want []string
 		for _, name := range []string{"list/b", "list/a", "list/c/d", "list/c/a"} {

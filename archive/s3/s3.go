@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,6 +178,12 @@ func (s *Store) Create(ctx context.Context) error {
 	}
 	return nil
 }
+
+// The headers of object lock.
+const (
+	untilHeader = "X-Amz-Object-Lock-Retain-Until-Date"
+	holdHeader  = "X-Amz-Object-Lock-Legal-Hold"
+)
 
 // shaKey is the digest's key in an object's metadata.
 const shaKey = "Sha256"
@@ -346,12 +353,12 @@ func (s *Store) Head(ctx context.Context, name string) (archive.Info, error) {
 			i.SHA256 = [sha256.Size]byte(sum)
 		}
 	}
-	if until := o.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"); until != "" {
+	if until := o.Metadata.Get(untilHeader); until != "" {
 		if i.RetainUntil, err = time.Parse(time.RFC3339, until); err != nil {
 			return i, fmt.Errorf("archive: %s: its retention date is no time", name)
 		}
 	}
-	i.Held = o.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON"
+	i.Held = o.Metadata.Get(holdHeader) == "ON"
 	return i, nil
 }
 
@@ -419,6 +426,50 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
+// Expire removes the versions of a name one by one, delete markers too. Whether one is
+// kept is looked at before the first goes; the server refuses all the same.
+func (s *Store) Expire(ctx context.Context, name string) error {
+	err := s.expire(ctx, s.prefix+name)
+	if err != nil {
+		return fmt.Errorf("remove %s from the archive: %w", name, s.explain(err))
+	}
+	return nil
+}
+
+func (s *Store) expire(ctx context.Context, key string) error {
+	listing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var versions []minio.ObjectInfo
+	for o := range s.core.Client.ListObjects(listing, s.bucket, minio.ListObjectsOptions{Prefix: key, Recursive: true, WithVersions: true}) {
+		if o.Err != nil {
+			return o.Err
+		}
+		if o.Key == key {
+			versions = append(versions, o)
+		}
+	}
+	for _, v := range versions {
+		if v.IsDeleteMarker {
+			continue
+		}
+		o, err := s.core.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: v.VersionID})
+		if err != nil {
+			return err
+		}
+		until, err := time.Parse(time.RFC3339, o.Metadata.Get(untilHeader))
+		if o.Metadata.Get(holdHeader) == "ON" || err == nil && time.Now().Before(until) {
+			return archive.ErrKept
+		}
+	}
+	// The newest last: what is left after an interruption is found by its name.
+	for _, v := range slices.Backward(versions) {
+		if err := s.core.RemoveObject(ctx, s.bucket, key, minio.RemoveObjectOptions{VersionID: v.VersionID}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
 // Hold sets or lifts the legal hold of object lock.
 func (s *Store) Hold(ctx context.Context, name string, on bool) error {
 	status := minio.LegalHoldDisabled
@@ -433,6 +484,9 @@ func (s *Store) Hold(ctx context.Context, name string, on bool) error {
 
 // explain says what an error of S3 means here.
 func (s *Store) explain(err error) error {
+	if errors.Is(err, archive.ErrKept) {
+		return err
+	}
 	r := minio.ToErrorResponse(err)
 	switch r.Code {
 	case minio.NoSuchBucket:
@@ -445,6 +499,8 @@ func (s *Store) explain(err error) error {
 		return advice.For(fmt.Errorf("%w: %s", fs.ErrPermission, r.Code), "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
 	case minio.PreconditionFailed:
 		return archive.ErrExists
+	case "ObjectLocked":
+		return archive.ErrKept
 	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage":
 		return fmt.Errorf("%w: %s", archive.ErrFull, r.Code)
 	case "InvalidRequest":

@@ -174,7 +174,8 @@ func (p *Pusher) push(ctx context.Context, was State) (State, error) {
 	if err := p.putIdentity(ctx); err != nil {
 		return State{}, err
 	}
-	parts := view.Parts()
+	// What was pruned at the beginning has no part of its own here.
+	parts := slices.DeleteFunc(view.Parts(), func(p journal.Part) bool { return p.File == "" && !p.Open })
 	var sealed []journal.Part
 	rest := parts
 	for i, part := range parts {

@@ -35,7 +35,7 @@ AWS_SECRET_ACCESS_KEY, the shared credentials file, the role of the machine.`,
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(a.archivePushCommand(), a.archiveStatusCommand(), a.archiveVerifyCommand())
+	cmd.AddCommand(a.archivePushCommand(), a.archiveStatusCommand(), a.archiveVerifyCommand(), a.archivePruneCommand())
 	return cmd
 }
 
