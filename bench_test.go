@@ -17,7 +17,7 @@ var benchEvent = Event{
 	DurationMS: 45.2, Metadata: Raw([]byte(`{"user_id":"user123","session_id":"session456","ip_address":"192.0.2.1"}`)),
 }
 
-func benchTrail(b *testing.B, d Durability) *Trail {
+func benchTrail(b testing.TB, d Durability) *Trail {
 	t, err := Open(filepath.Join(b.TempDir(), "audit.jsonl"), &Options{Durability: d, StateDir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
@@ -76,6 +76,27 @@ func BenchmarkRecord(b *testing.B) {
 			wg.Wait()
 			b.ReportMetric(float64(each*writers)/time.Since(start).Seconds(), "entries/s")
 		})
+	}
+}
+
+// What is recorded costs two allocations: the event's id, and the batch.
+func TestRecordAllocatesLittle(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates too")
+	}
+	for _, d := range []Durability{Durable, Written, Queued} {
+		trail := benchTrail(t, d)
+		record := func() {
+			if _, err := trail.Record(context.Background(), benchEvent); err != nil {
+				t.Error(err)
+			}
+		}
+		for range 100 { // there is a ring then
+			record()
+		}
+		if n := testing.AllocsPerRun(500, record); n > 2 {
+			t.Errorf("%s: %v allocations", d, n)
+		}
 	}
 }
 

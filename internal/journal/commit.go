@@ -20,17 +20,6 @@ const (
 	manyCallers = 16
 )
 
-// flight is a batch that is written to the open segment and on its way to where
-// it is durable.
-type flight struct {
-	*batch
-	ticket int64 // its place in the order of commits
-	start  time.Time
-	slot   slot // of the ring; without a file it needs none
-	turned bool // it began a half of the ring
-	synced bool // with all before it in the segment
-}
-
 // exclusive takes the commit lock and waits for what is on its way.
 func (j *Journal) exclusive() {
 	j.commit.Lock()
@@ -52,7 +41,7 @@ func (j *Journal) awaitLocked(n int64) {
 func (j *Journal) lead() {
 	j.commit.Lock()
 	j.gather()
-	f := j.begin()
+	b := j.begin()
 	j.mu.Lock()
 	more := len(j.cur.digests) > 0
 	if !more {
@@ -64,8 +53,8 @@ func (j *Journal) lead() {
 	if more {
 		go j.lead()
 	}
-	if f != nil { // a seal was faster
-		j.finish(f)
+	if b != nil { // else a seal was faster
+		j.finish(b)
 	}
 }
 
@@ -148,13 +137,13 @@ func (j *Journal) spin(took time.Duration) {
 // commitCurrent commits the current batch, if there is one, and wakes who waits
 // for it; commit is held.
 func (j *Journal) commitCurrent() {
-	if f := j.begin(); f != nil {
-		j.finish(f)
+	if b := j.begin(); b != nil {
+		j.finish(b)
 	}
 }
 
 // take makes the current batch one that is on its way.
-func (j *Journal) take() *flight {
+func (j *Journal) take() *batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := j.cur
@@ -170,16 +159,16 @@ func (j *Journal) take() *flight {
 		j.spares = j.spares[:n-1]
 	}
 	j.flying += b.callers
-	f := &flight{batch: b, ticket: j.begun, start: time.Now()}
+	b.ticket, b.start = j.begun, time.Now()
 	j.begun++
-	return f
+	return b
 }
 
 // begin takes the current batch and writes it to the open segment; commit is held.
 // It is nil where there is none. Its error is in the batch.
-func (j *Journal) begin() *flight {
-	f := j.take()
-	if f == nil {
+func (j *Journal) begin() *batch {
+	b := j.take()
+	if b == nil {
 		return nil
 	}
 	for {
@@ -187,11 +176,11 @@ func (j *Journal) begin() *flight {
 		err, closed := j.stopped, j.closed
 		j.mu.Unlock()
 		if err == nil {
-			err = j.write(f)
+			err = j.write(b)
 		}
-		f.err = err
-		if !errors.Is(err, ErrFull) || !f.given || closed {
-			return f
+		b.err = err
+		if !errors.Is(err, ErrFull) || !b.given || closed {
+			return b
 		}
 		// Acknowledged lines wait for space. They had it reserved, so it takes
 		// a file system that breaks its word to get here.
@@ -206,8 +195,8 @@ func (j *Journal) begin() *flight {
 // the ring, or else the segment is synced. Crash: the file ends in a prefix of the
 // batch, or in garbage as long as what was not synced, none of it acknowledged but
 // what the ring has.
-func (j *Journal) write(f *flight) error {
-	lines := f.lines()
+func (j *Journal) write(b *batch) error {
+	lines := b.lines()
 	if err := j.reserve(int64(len(lines))); err != nil {
 		return err
 	}
@@ -230,12 +219,12 @@ func (j *Journal) write(f *flight) error {
 	j.offset += int64(len(lines))
 	unsynced := j.unsynced.Add(int64(len(lines)))
 	var ok bool
-	if f.slot, f.turned, ok = j.placeRing(int(f.ticket%lanes), at, len(lines)); ok {
+	if b.slot, b.turned, ok = j.placeRing(int(b.ticket%lanes), at, len(lines)); ok {
 		return nil
 	}
 	// Invariant 1. Crash after this: the lines are there.
 	if j.opts.Mode == Durable || unsynced >= maxUnsynced {
-		f.synced = true
+		b.synced = true
 		return j.sync()
 	}
 	return nil
@@ -243,34 +232,33 @@ func (j *Journal) write(f *flight) error {
 
 // finish makes a batch durable in the ring, where it has a place there, and
 // acknowledges it after all before it.
-func (j *Journal) finish(f *flight) {
+func (j *Journal) finish(b *batch) {
 	// Invariant 1. Crash after this: the lines are there.
-	if f.err == nil && f.slot.file != nil {
-		if err := f.slot.put(f.batch); err != nil {
-			f.err = j.stop(fmt.Errorf("ring: %w", err))
+	if b.err == nil && b.slot.file != nil {
+		if err := b.slot.put(b); err != nil {
+			b.err = j.stop(fmt.Errorf("ring: %w", err))
 		}
 	}
-	n := int64(len(f.digests))
+	n := int64(len(b.digests))
 	j.mu.Lock()
-	for j.commits < f.ticket {
+	for j.commits < b.ticket {
 		j.turn.Wait()
 	}
 	// The lines are what the disk has now: say so before anyone is woken.
-	b := f.batch
 	b.first = j.next
-	due := j.commits+1 == j.ringDue || f.turned
+	due := j.commits+1 == j.ringDue || b.turned
 	if b.err == nil {
 		b.err = j.broken
 	}
 	if b.err == nil {
 		j.rememberLocked(b.lines(), n)
-		if f.synced {
+		if b.synced {
 			j.synced = j.next
 		}
 	} else {
 		j.accepted -= n
-		if f.slot.file != nil && j.broken == nil {
-			j.broken = b.err
+		if !errors.Is(b.err, ErrFull) && j.broken == nil {
+			j.broken = b.err // what it wrote may be there, and never counts
 		}
 	}
 	j.mu.Unlock()
@@ -288,7 +276,7 @@ func (j *Journal) finish(f *flight) {
 	j.commits++
 	j.flying -= b.callers
 	j.woken += b.callers
-	j.took = time.Since(f.start)
+	j.took = time.Since(b.start)
 	j.turn.Broadcast()
 	if b.done != nil {
 		close(b.done)

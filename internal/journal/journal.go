@@ -140,6 +140,13 @@ type batch struct {
 	done    chan struct{} // closed when committed; made by who waits for it
 	first   int64
 	err     error
+
+	// Since it is on its way:
+	ticket int64 // its place in the order of commits
+	start  time.Time
+	slot   slot // of the ring; without a file it needs none
+	turned bool // it began a half of the ring
+	synced bool // with all before it in the segment
 }
 
 func (b *batch) add(lines []byte, digests []Digest) {

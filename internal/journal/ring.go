@@ -132,18 +132,6 @@ func roomFor(buf []byte, n int) []byte {
 	return append(room[skip:skip:len(room)], buf...)
 }
 
-// lane opens the file of a lane where it is not open yet.
-func (r *ring) lane(fsys durable.FS, path string, lane int) error {
-	if r.files[lane] != nil {
-		return nil
-	}
-	f, err := openRing(fsys, path)
-	if err == nil {
-		r.files[lane] = f
-	}
-	return err
-}
-
 // openRing opens the ring's file for writes around the page cache, which save a
 // copy and a part of the wait, or where the file system has none, for others.
 func openRing(fsys durable.FS, path string) (durable.File, error) {
@@ -321,8 +309,12 @@ func (j *Journal) placeRing(lane int, offset int64, batch int) (s slot, turned, 
 		// Everything, this batch too, and the next one begins the half.
 		return s, false, false
 	}
-	if r.lane(j.opts.FS, j.ringPath(), lane) != nil {
-		return s, false, false
+	if r.files[lane] == nil {
+		f, err := openRing(j.opts.FS, j.ringPath())
+		if err != nil {
+			return s, false, false
+		}
+		r.files[lane] = f
 	}
 	return r.place(lane, j.first, offset, batch), turns, true
 }
