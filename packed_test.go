@@ -128,14 +128,26 @@ func TestTilesOfWhatIsPrunedArePacked(t *testing.T) {
 	}
 	bad := slices.Clone(good)
 	bad[300*32] ^= 1
-	for name, data := range map[string][]byte{"changed": bad, "cut": good[:400*32], "lost": nil} {
-		if err := os.WriteFile(packed[0], data, 0o600); err != nil {
+	for problem, x := range map[string]struct {
+		data  []byte
+		file  string
+		first int64
+	}{
+		"changed": {bad, "tile/packed/" + filepath.Base(packed[0]), 256}, "missing": {good[:400*32], "tile/entries/001", 256},
+	} {
+		if err := os.WriteFile(packed[0], x.data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		r, err := c.Verify(ctx, nil)
-		if err != nil || r.Status != "damaged" {
-			t.Errorf("%s: %v %+v", name, err, r)
+		if err != nil || r.Status != "damaged" || r.Artefact != "bundle" || r.Problem != problem || r.File != x.file || *r.FirstBad != x.first || r.Exact {
+			t.Errorf("%v %+v", err, r)
 		}
+	}
+	if err := os.Remove(packed[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Verify(ctx, nil); err != nil || r.Status != "damaged" || r.Problem != "missing" || r.File != "tile/entries/000" {
+		t.Errorf("%v %+v", err, r)
 	}
 	if err := os.WriteFile(packed[0], good, 0o600); err != nil {
 		t.Fatal(err)

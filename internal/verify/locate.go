@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // judgeLines says where lines are not what was signed, as closely as it can be
@@ -18,7 +19,11 @@ func (v *verification) judgeLines(ctx context.Context, cpu slots, s scanned, lis
 	}
 	// Bundles or tiles may still say what was signed; if not all of it, then
 	// up to the first checkpoint that the lines don't give.
+	var packed *Finding // of lines that are pruned nothing but a packed file is left
 	for _, h := range []head{top, bad} {
+		if packed != nil {
+			break
+		}
 		for _, level := range []int{bundles, 0} {
 			root, ok, err := proofRoot(ctx, v.proofs, level, h.size)
 			if err != nil {
@@ -27,6 +32,10 @@ func (v *verification) judgeLines(ctx context.Context, cpu slots, s scanned, lis
 			if ok && root == h.root {
 				return v.locate(ctx, cpu, list, &truth{proofs: v.proofs, level: level, head: h, hasher: newHasher(), loaded: -1})
 			}
+		}
+		var err error
+		if packed, err = v.packedFault(ctx, h); err != nil {
+			return nil, err
 		}
 	}
 	// Only the checkpoints are left: the smallest range between one that holds
@@ -50,7 +59,11 @@ func (v *verification) judgeLines(ctx context.Context, cpu slots, s scanned, lis
 	}
 	v.r.addRange(0, good, stateChecked)
 	v.r.addRange(good, bad.size-good, state)
-	return []Finding{f.at(good, exact)}, nil
+	findings := []Finding{f.at(good, exact)}
+	if packed != nil {
+		findings = slices.Insert(findings, 0, *packed)
+	}
+	return findings, nil
 }
 
 // stopped is the finding for lines that can't be followed.

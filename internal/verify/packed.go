@@ -1,9 +1,13 @@
 package verify
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -79,4 +83,82 @@ func (p proofs) unpack(level int, n int64, buf *tileBuffer) (t tile, file string
 		return t, file, true, err
 	}
 	return tile{}, "", false, nil
+}
+
+// packedFault is the first packed tile that is not what was signed, or one that should be
+// there and is not. What was signed of a tile, but not of each of its entries, the tiles
+// of level 1 say; nil where those give no signed root, or nothing is wrong.
+func (v *verification) packedFault(ctx context.Context, h head) (*Finding, error) {
+	s := newHasher()
+	tree := frontier{hasher: s}
+	var fault *Finding
+	var above tile
+	var aboveBuf, buf tileBuffer
+	whole := h.size / tileWidth
+	for n := int64(0); n < whole; n++ {
+		err := ctx.Err()
+		if err == nil && n%tileWidth == 0 {
+			above, _, err = v.proofs.tile(1, n/tileWidth, int(min(tileWidth, whole-n)), &aboveBuf)
+		}
+		if ctx.Err() != nil || refused(err) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, nil
+		}
+		want := *above.hash(int(n % tileWidth))
+		if fault == nil {
+			if fault, err = v.packedAgainst(n, want, s, &buf); err != nil {
+				return nil, err
+			}
+		}
+		if err := tree.add(1, want, nil); err != nil {
+			return nil, err
+		}
+	}
+	var edge []hash
+	if width := int(h.size % tileWidth); width > 0 {
+		t, _, err := v.proofs.tile(0, whole, width, &buf)
+		if refused(err) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, nil
+		}
+		for i := range width {
+			edge = append(edge, *t.hash(i))
+		}
+	}
+	if tree.root(edge) != h.root {
+		return nil, nil
+	}
+	return fault, nil
+}
+
+// packedAgainst holds tile n against its root, as far as it is packed or missing.
+func (v *verification) packedAgainst(n int64, want hash, s *hasher, buf *tileBuffer) (*Finding, error) {
+	t, file, err := v.proofs.tile(bundles, n, tileWidth, buf)
+	problem := ""
+	switch {
+	case refused(err):
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		problem = Missing
+	case !strings.HasPrefix(file, packedDir):
+		return nil, nil // compared elsewhere
+	case err != nil:
+		problem = Unparsable
+	default:
+		leaves := make([]hash, tileWidth)
+		for i := range leaves {
+			leaves[i] = t.leaf(s, i)
+		}
+		if s.reduce(leaves) == want {
+			return nil, nil
+		}
+		problem = Changed
+	}
+	f := Finding{Artefact: Bundle, File: file, Problem: problem,
+		Detail: fmt.Sprintf("%s is %s: the digests of entries %d to %d are not what was signed", file, problem, n*tileWidth, (n+1)*tileWidth-1)}.at(n*tileWidth, false)
+	return &f, nil
 }
