@@ -21,7 +21,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/seal"
@@ -114,13 +113,25 @@ func NewLocal(key []byte) (*Local, error) {
 }
 
 // Parse reads a key as people write it: 32 bytes as base64 or base64url, padded
-// or not, or 64 hex digits; white space around it does not count. The error is
-// ErrBadKey, and for an empty text ErrNoKey.
-func Parse(text string) (*Local, error) {
+// or not, or 64 hex digits; or a key of a pair (Public, Private), as it is printed. White
+// space around it does not count. The error is ErrBadKey, and for an empty text
+// ErrNoKey.
+func Parse(text string) (KEK, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return nil, ErrNoKey
 	}
+	if k, ok, err := parsePair(text); ok {
+		return k, err
+	}
+	k, err := parseLocal(text)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func parseLocal(text string) (*Local, error) {
 	if len(text) == 2*seal.KeySize {
 		key, err := hex.DecodeString(text)
 		if err != nil {
@@ -138,11 +149,11 @@ func Parse(text string) (*Local, error) {
 }
 
 // FromEnvironment reads the key of AUDIT_LOG_ENCRYPTION_KEY, as FromVariable does.
-func FromEnvironment() (*Local, error) { return FromVariable(EnvironmentVariable) }
+func FromEnvironment() (KEK, error) { return FromVariable(EnvironmentVariable) }
 
 // FromVariable reads the key of a variable of the environment. It is ErrNoKey where
 // that is not set; set and empty is ErrBadKey, since somebody meant a key.
-func FromVariable(name string) (*Local, error) {
+func FromVariable(name string) (KEK, error) {
 	text, set := os.LookupEnv(name)
 	if !set {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoKey)
@@ -161,8 +172,9 @@ func FromVariable(name string) (*Local, error) {
 const maxFile = 4096
 
 // FromFile reads a key's file. One that others than its owner may read is
-// refused; it is ErrNoKey where there is none.
-func FromFile(name string) (*Local, error) {
+// refused, and a public key's that others may write; it is ErrNoKey where there is
+// none.
+func FromFile(name string) (KEK, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("key file %s: %w", name, ErrNoKey)
@@ -177,8 +189,6 @@ func FromFile(name string) (*Local, error) {
 		return nil, fmt.Errorf("key file: %w", err)
 	case !fi.Mode().IsRegular():
 		return nil, fmt.Errorf("key file %s: not a regular file", name)
-	case fi.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("key file %s: others may read or write it (mode %04o): chmod 600", name, fi.Mode().Perm())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile))
 	if err != nil {
@@ -187,6 +197,13 @@ func FromFile(name string) (*Local, error) {
 	k, err := Parse(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", name, ErrBadKey)
+	}
+	theirs := fs.FileMode(0o077)
+	if _, public := k.(SealsOnly); public {
+		theirs = 0o022
+	}
+	if fi.Mode().Perm()&theirs != 0 {
+		return nil, fmt.Errorf("key file %s: others may read or write it (mode %04o): chmod 600", name, fi.Mode().Perm())
 	}
 	return k, nil
 }
@@ -200,19 +217,8 @@ func CreateFile(name string) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("key file: %w", err)
-	}
-	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = syncDir(filepath.Dir(name))
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("key file: %w", err), os.Remove(name))
+	if err := createFile(name, base64.StdEncoding.EncodeToString(key)); err != nil {
+		return nil, err
 	}
 	return k, nil
 }

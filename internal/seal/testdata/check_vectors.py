@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks the vectors of sealing and of lifecycle entries with Python's
+"""Checks the vectors of sealing, of lifecycle entries and of pairs of keys with Python's
 standard library alone: with the receiver's checker, kaizen_audit/check.py of the
 Python client, which was written from docs/format-sealing.md and not from the Go
 code.
 
-    check_vectors.py [sealing.json [lifecycle.json]]
+    check_vectors.py [sealing.json [lifecycle.json [hpke.json]]]
 """
 import base64
 import hashlib
@@ -145,6 +145,79 @@ def check_lifecycle(v):
         same("lifecycle, not valid: " + l["name"], lifecycle_valid(l["line"], v["origin"], *keys), False)
 
 
+# --- docs/format-sealing.md §6.11: RFC 9180 with P-256 and HKDF-SHA256, export only ---
+
+P = 2**256 - 2**224 + 2**192 + 2**96 - 1
+CURVE_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+BASE = (0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+        0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5)
+
+
+def p256_add(a, b):
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0]:
+        if (a[1] + b[1]) % P == 0:
+            return None
+        slope = 3 * (a[0] * a[0] - 1) * pow(2 * a[1], -1, P) % P
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, P) % P
+    x = (slope * slope - a[0] - b[0]) % P
+    return x, (slope * (a[0] - x) - a[1]) % P
+
+
+def p256_mul(n, point):
+    out = None
+    while n:
+        if n & 1:
+            out = p256_add(out, point)
+        point, n = p256_add(point, point), n >> 1
+    return out
+
+
+def p256_point(data):
+    x, y = int.from_bytes(data[1:33], "big"), int.from_bytes(data[33:], "big")
+    if len(data) != 65 or data[0] != 4 or (y * y - (x**3 - 3 * x + CURVE_B)) % P:
+        raise Malformed("no point")
+    return x, y
+
+
+def p256_bytes(point):
+    return b"\x04" + point[0].to_bytes(32, "big") + point[1].to_bytes(32, "big")
+
+
+def exported(private, enc, info, context):
+    """The secret of RFC 9180 §5.3 that the receiver of enc exports."""
+    def extract(suite, salt, label, secret):
+        return mac256(salt or bytes(32), b"HPKE-v1" + suite + label + secret)
+
+    def expanded(suite, prk, label, context):
+        return expand(prk, b"\x00\x20HPKE-v1" + suite + label + context, 32)
+
+    kem, suite = b"KEM\x00\x10", b"HPKE\x00\x10\x00\x01\xff\xff"
+    dh = p256_mul(private, p256_point(enc))[0].to_bytes(32, "big")
+    shared = expanded(kem, extract(kem, b"", b"eae_prk", dh), b"shared_secret", enc + p256_bytes(p256_mul(private, BASE)))
+    schedule = b"\x00" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
+    secret = extract(suite, shared, b"secret", b"")
+    return expanded(suite, expanded(suite, secret, b"exp", schedule), b"sec", context)
+
+
+def check_pair(v):
+    private = int(v["private"], 16)
+    public = p256_bytes(p256_mul(private, BASE))
+    same("pair: public key", "kaizen-audit-seal-1:" + base64.urlsafe_b64encode(public).rstrip(b"=").decode(), v["public"])
+    same("pair: id", base64.urlsafe_b64encode(hashlib.sha256(lp("kaizen-audit/kek-hpke/v1", public)).digest()[:9]).decode(), v["id"])
+    enc, data = (base64url(part) for part in v["wrapped"].split("."))
+    info = lp("kaizen-audit/key/v1", v["origin"], v["purpose"], v["name"])
+    key = exported(private, enc, info, b"kaizen-audit/hpke/v1")
+    same("pair: secret", open_salted(key, info, data, 1 << 20).hex(), v["secret"])
+    try:
+        open_salted(exported(private + 1, enc, info, b"kaizen-audit/hpke/v1"), info, data, 1 << 20)
+        same("pair: another key", "opens", "does not open")
+    except Open:
+        same("pair: another key", "does not open", "does not open")
+
+
 def read(path):
     with open(path, encoding="utf-8") as file:
         return json.load(file)
@@ -152,6 +225,7 @@ def read(path):
 
 check(read(sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "vectors", "sealing.json")))
 check_lifecycle(read(sys.argv[2] if len(sys.argv) > 2 else os.path.join(here, "vectors", "lifecycle.json")))
+check_pair(read(sys.argv[3] if len(sys.argv) > 3 else os.path.join(here, "vectors", "hpke.json")))
 for failure in FAILED:
     print("WRONG", failure)
 if FAILED or CHECKED < 150:
