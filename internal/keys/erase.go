@@ -34,7 +34,7 @@ func (s *Store) Epoch() int64 {
 func (s *Store) Begin(e Erasing, is func(Kind, string) bool) (Erasing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.writable(); err != nil {
+	if err := errors.Join(s.writable(), s.opens()); err != nil {
 		return e, err
 	}
 	switch _, err := s.read(erasingName); {
@@ -172,6 +172,7 @@ func (s *Store) destroyLocked(ctx context.Context, e Erasing) error {
 			}
 			key, rewritten = without.key, append(rewritten, without)
 		}
+		at.Wrap = nil // of a page whose maker could seal only
 		if at.Data, err = s.wrapPage(epoch, at, key); err != nil {
 			return err
 		}

@@ -70,9 +70,12 @@ type subjectsFile struct {
 }
 
 type pageFile struct {
-	Page  int    `json:"page"`
-	Epoch int64  `json:"epoch"`
-	Data  string `json:"data"`
+	Page  int   `json:"page"`
+	Epoch int64 `json:"epoch"`
+	// Data is the page's key under the epoch key. Wrap is there instead where who made
+	// the page could not open that: the key under the KEK.
+	Data string `json:"data,omitempty"`
+	Wrap *wrap  `json:"wrap,omitempty"`
 }
 
 // line is a record of a page.
@@ -144,7 +147,7 @@ func parseSubjects(data []byte) (f subjectsFile, err error) {
 		return f, fmt.Errorf("%s: %w", subjectsName, ErrDamaged)
 	}
 	for i, p := range f.Pages {
-		if p.Page != i || p.Epoch < 1 || p.Epoch > f.Epoch || p.Data == "" {
+		if p.Page != i || p.Epoch < 1 || p.Epoch > f.Epoch || (p.Data == "") == (p.Wrap == nil) || p.Wrap != nil && !p.Wrap.valid() {
 			return f, fmt.Errorf("%s: page %d: %w", subjectsName, i, ErrDamaged)
 		}
 	}

@@ -54,6 +54,8 @@ func FuzzFiles(f *testing.F) {
 		f.Add(i, []byte(`{"format":2}`))
 		f.Add(i, []byte("{}\n"))
 	}
+	// A page of somebody's who could seal only.
+	f.Add(1, bytes.Replace(files[subjectsName], []byte(`"epoch":1,"data":`), []byte(`"epoch":1,"wrap":{"kek":"AAAAAAAAAAAA","by":"hpke:p256","data":"a.b"},"x":`), 1))
 	f.Fuzz(func(t *testing.T, which int, text []byte) {
 		o := o
 		o.FS = durabletest.NewMem()

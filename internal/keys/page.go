@@ -152,7 +152,7 @@ func (s *Store) knownLocked(kind Kind, id string) (seal.Subject, bool, error) {
 // begun.
 func (s *Store) newestLocked() (*page, error) {
 	n := len(s.table.Pages) - 1
-	if n < 0 {
+	if n < 0 || s.foreign(n) {
 		return nil, nil
 	}
 	p, err := s.page(n)
@@ -252,7 +252,7 @@ func (s *Store) turn() error {
 	if err := s.writable(); err != nil {
 		return err
 	}
-	if n := len(s.table.Pages) - 1; n >= 0 {
+	if n := len(s.table.Pages) - 1; n >= 0 && !s.foreign(n) {
 		if p, err := s.page(n); err != nil || !p.full() {
 			return err
 		}
@@ -263,7 +263,14 @@ func (s *Store) turn() error {
 	// subjects.json first: a page that it does not name is litter.
 	p := &page{pageFile: pageFile{Page: len(s.table.Pages), Epoch: s.table.Epoch}, key: newKey(), records: map[string]*subject{}}
 	var err error
-	if p.Data, err = s.wrapPage(s.epoch, p.pageFile, p.key); err != nil {
+	if s.sealsOnly {
+		var w wrap
+		w, err = s.wrap(context.Background(), "page", p.name(), p.key)
+		p.Wrap = &w
+	} else {
+		p.Data, err = s.wrapPage(s.epoch, p.pageFile, p.key)
+	}
+	if err != nil {
 		return err
 	}
 	next := s.table
@@ -298,6 +305,21 @@ func (s *Store) endPageLocked() error {
 
 func (s *Store) wrapPage(epoch []byte, p pageFile, key []byte) (string, error) {
 	return seal.Wrap(s.origin, "page", p.name(), epoch, newSalt(), key)
+}
+
+// pageKey is the key of a page.
+func (s *Store) pageKey(ctx context.Context, p pageFile) ([]byte, error) {
+	if err := s.opens(); err != nil {
+		return nil, err
+	}
+	if p.Wrap != nil {
+		return s.unwrap(ctx, "page", p.name(), *p.Wrap)
+	}
+	key, err := seal.Unwrap(s.origin, "page", p.name(), s.epoch, p.Data)
+	if err != nil || len(key) != seal.KeySize {
+		return nil, fmt.Errorf("page %s of subjects: %w", p.name(), errors.Join(ErrDamaged, err))
+	}
+	return key, nil
 }
 
 func (s *Store) pagePath(p pageFile) string {
@@ -338,9 +360,9 @@ func (s *Store) page(n int) (*page, error) {
 // load reads page n and does not keep it.
 func (s *Store) load(n int) (*page, error) {
 	at := s.table.Pages[n]
-	key, err := seal.Unwrap(s.origin, "page", at.name(), s.epoch, at.Data)
-	if err != nil || len(key) != seal.KeySize {
-		return nil, fmt.Errorf("page %s of subjects: %w", at.name(), errors.Join(ErrDamaged, err))
+	key, err := s.pageKey(context.Background(), at)
+	if err != nil {
+		return nil, err
 	}
 	p := &page{pageFile: at, key: key, records: map[string]*subject{}}
 	return p, s.readOn(p)
@@ -436,7 +458,7 @@ func (s *Store) lookLocked(handle string) (*subject, error) {
 		}
 	}
 	for n := len(s.table.Pages) - 1; n >= 0; n-- {
-		if s.pages.pages[n] != nil {
+		if s.pages.pages[n] != nil || s.foreign(n) {
 			continue
 		}
 		if known, ok := s.pages.known[n]; ok {
@@ -520,6 +542,9 @@ func (e *Unreadable) Unwrap() error { return ErrDamaged }
 // Find gives all handles of the subjects for which is is true, in the order of
 // handles. It reads every page, and lets others in between two of them.
 func (s *Store) Find(is func(Kind, string) bool) ([]Known, error) {
+	if err := s.opens(); err != nil {
+		return nil, err
+	}
 	if err := s.Refresh(context.Background()); err != nil {
 		return nil, err
 	}

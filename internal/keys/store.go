@@ -34,6 +34,8 @@ var (
 	ErrStopped = errors.New("stopped after a failed write")
 	// ErrReadOnly means that the store was opened for reading.
 	ErrReadOnly = errors.New("opened for reading")
+	// errUndone means that something is left over that a key has to open.
+	errUndone = errors.New("an erasure is to be completed first")
 )
 
 // Kind says what a subject is.
@@ -59,13 +61,14 @@ type Options struct {
 
 // Store is an open store of keys.
 type Store struct {
-	fs       durable.FS
-	dir      string
-	origin   string
-	kek      kms.KEK
-	former   kms.KEK
-	readOnly bool
-	now      func() time.Time
+	fs        durable.FS
+	dir       string
+	origin    string
+	kek       kms.KEK
+	former    kms.KEK
+	readOnly  bool
+	sealsOnly bool // the KEK unwraps nothing; see sealonly.go
+	now       func() time.Time
 
 	syncing sync.Mutex // taken before mu, by who syncs the newest page
 
@@ -73,6 +76,7 @@ type Store struct {
 	err       error // sticky
 	deks      deksFile
 	dekKey    map[string][]byte // those that were unwrapped
+	firstDEK  string            // which this opening made, where it seals only
 	table     subjectsFile
 	tableText []byte // as it was read
 	epoch     []byte
@@ -182,7 +186,8 @@ func newStore(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{fs: o.FS, dir: o.Dir, origin: o.Origin, kek: o.KEK, former: o.Former, readOnly: o.ReadOnly, now: o.Now, dekKey: map[string][]byte{}, retired: map[string]bool{}}
+	_, sealsOnly := o.KEK.(kms.SealsOnly)
+	return &Store{sealsOnly: sealsOnly && o.Former == nil, fs: o.FS, dir: o.Dir, origin: o.Origin, kek: o.KEK, former: o.Former, readOnly: o.ReadOnly, now: o.Now, dekKey: map[string][]byte{}, retired: map[string]bool{}}
 }
 
 func (s *Store) open(ctx context.Context) error {
@@ -192,6 +197,9 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	if s.deks, err = parseDEKs(text); err != nil {
 		return err
+	}
+	if s.sealsOnly {
+		return s.openSealing(ctx)
 	}
 	if err := s.readTable(ctx); err != nil {
 		return err
@@ -291,6 +299,9 @@ func (s *Store) unwrap(ctx context.Context, purpose, name string, w wrap) ([]byt
 
 // MAC is the trail's MAC key.
 func (s *Store) MAC(ctx context.Context) ([]byte, error) {
+	if s.sealsOnly {
+		return s.ownMAC()
+	}
 	text, err := s.read(macName)
 	if err != nil {
 		return nil, err
@@ -339,7 +350,7 @@ func (s *Store) putWrapped(ctx context.Context, file string, key []byte) error {
 func (s *Store) Rewrap(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.writable(); err != nil {
+	if err := errors.Join(s.writable(), s.opens()); err != nil {
 		return err
 	}
 	if err := s.rewrapLocked(ctx); err != nil {
@@ -401,11 +412,30 @@ func (s *Store) rewrapLocked(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.table.Wrap.KEK == id {
+	done := s.table.Wrap.KEK == id
+	for _, p := range s.table.Pages {
+		done = done && (p.Wrap == nil || p.Wrap.KEK == id)
+	}
+	if done {
 		return nil
 	}
 	table := s.table
+	table.Pages = slices.Clone(table.Pages)
 	var err error
+	for i, p := range table.Pages {
+		if p.Wrap == nil {
+			continue
+		}
+		key, err := s.pageKey(ctx, p)
+		if err == nil {
+			p.Wrap = nil
+			p.Data, err = s.wrapPage(s.epoch, p, key)
+		}
+		if err != nil {
+			return err
+		}
+		table.Pages[i] = p
+	}
 	if table.Wrap, err = s.wrap(ctx, "epoch", fmt.Sprint(table.Epoch), s.epoch); err != nil {
 		return err
 	}
@@ -413,6 +443,9 @@ func (s *Store) rewrapLocked(ctx context.Context) error {
 		return err
 	}
 	s.table = table
+	for n, p := range s.pages.pages {
+		p.pageFile = table.Pages[n]
+	}
 	return nil
 }
 
