@@ -121,6 +121,8 @@ func explainKey(err error) error {
 	switch {
 	case err == nil, errors.Is(err, ErrNoKey):
 		return err
+	case errors.Is(err, kms.ErrSealsOnly):
+		return advice.For(fmt.Errorf("%w: %w", ErrNoKey, err), "give the private key of the pair: --key-file (docs/keys.md); verify works without one")
 	case errors.Is(err, kms.ErrWrongKey):
 		return advice.For(fmt.Errorf("%w: %w", ErrNoKey, err), "give the key that the trail was made with, or to which it was rotated; verify works without one")
 	case errors.Is(err, keys.ErrDamaged):
@@ -145,6 +147,9 @@ func (t *Trail) createKeys(mac []byte) error {
 	if err != nil {
 		return err
 	}
+	if _, only := k.(kms.SealsOnly); only && t.opts.Policy != nil && t.opts.Policy.NeedsTokens() {
+		return errTokens
+	}
 	return keys.Create(context.Background(), t.keysOptions(k, false), mac)
 }
 
@@ -168,7 +173,15 @@ func (t *Trail) openKeys(write bool) error {
 			return locked
 		}
 	}
-	enc := &encryption{store: store, ownOpener: sealed.NewOpener(t.id.Origin, store, limit, nil), opener: sealed.NewOpener(t.id.Origin, store, limit, t.isErased), locked: locked, seals: seals, lines: t.id.Encrypt}
+	readable := store
+	if write && store.SealsOnly() {
+		// What it sealed itself it could open, until it ends; nobody gets that.
+		readable, locked = nil, explainKey(kms.ErrSealsOnly)
+		if was, id, ok := store.Opened(); ok {
+			t.newDEK(was, id, "opened")
+		}
+	}
+	enc := &encryption{store: store, ownOpener: sealed.NewOpener(t.id.Origin, store, limit, nil), opener: sealed.NewOpener(t.id.Origin, readable, limit, t.isErased), locked: locked, seals: seals, lines: t.id.Encrypt}
 	if write {
 		rules := sealed.Rules{Lines: enc.lines, Clear: t.keptClear}
 		if enc.sealer, err = sealed.NewSealer(t.id.Origin, rules, store, t.clock.now, t.newDEK); err != nil {
@@ -251,6 +264,23 @@ func (t *Trail) viewOf(stored []byte) (sealed.View, error) {
 		return v, errors.Join(sealed.ErrNoKey, enc.locked)
 	}
 	return v, fmt.Errorf("%w: %w", ErrSealed, err)
+}
+
+// ownView is a stored line as this process sees it that wrote it: what it shows stays
+// here.
+func (t *Trail) ownView(stored []byte) (sealed.View, error) {
+	if t.unsealable() == nil {
+		return t.viewOf(stored)
+	}
+	return t.enc.Load().ownOpener.Open(stored)
+}
+
+// unsealable is nil unless this process writes the trail with a key that seals only.
+func (t *Trail) unsealable() error {
+	if enc := t.enc.Load(); enc != nil && enc.store != nil && enc.store.SealsOnly() {
+		return enc.locked
+	}
+	return nil
 }
 
 // readable is nil unless nothing of the trail can be read for want of a key.

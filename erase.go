@@ -194,6 +194,9 @@ func (t *Trail) eraseHeld(ctx context.Context, user string, o EraseOptions) (*Er
 		return nil, advice.For(fmt.Errorf("%w: profile %s keeps what it records in clear", ErrNotSealed, t.id.Profile),
 			"profiles gdpr and hipaa and --encrypt seal, and are chosen when a trail is made")
 	}
+	if err := t.unsealable(); err != nil {
+		return nil, err
+	}
 	t.erasing.one.Lock()
 	defer t.erasing.one.Unlock()
 	if err := t.finishInterrupted(ctx); err != nil {

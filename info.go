@@ -15,7 +15,9 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
+	"github.com/kaizen-audit/kaizen-audit/internal/keys"
 	"github.com/kaizen-audit/kaizen-audit/internal/pin"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
 // Info says how a trail is.
@@ -66,6 +68,9 @@ type Info struct {
 	// ScheduledErasures is how many erasures wait for the end of what stands against
 	// them.
 	ScheduledErasures int `json:"scheduled_erasures"`
+	// SealedFor is the id of the pair of keys whose public one the trail's keys are
+	// wrapped for: who writes with that reads nothing. Empty where the KEK is none.
+	SealedFor string `json:"sealed_for,omitempty"`
 	// Erasure says what erasing a person's data would reach here.
 	Erasure       string `json:"erasure"`
 	AccessControl string `json:"access_control"`
@@ -115,6 +120,11 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 		}
 	}
 	i.Erasure = t.erasure()
+	if files, err := keys.List(t.opts.fs, filepath.Join(t.dir, "keys")); err == nil {
+		if f := files[len(files)-1]; kms.IsPair(f.By) {
+			i.SealedFor = f.KEK
+		}
+	}
 	i.Created, _, _ = entry.ParseTime(t.id.Created)
 	view, err := t.view()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
+	"github.com/kaizen-audit/kaizen-audit/kms"
 )
 
 // KeyInfo is one of a trail's keys, as its files name it: never the key.
@@ -191,13 +192,16 @@ func (t *Trail) rotateKEK(ctx context.Context) error {
 	if t.opts.NextKEK == nil {
 		return optionError("NextKEK", "there is no key to rotate to")
 	}
+	if _, ok := t.opts.NextKEK.(kms.SealsOnly); ok {
+		return optionError("NextKEK", "it seals only: rotate to the private key of the pair, and give the public one to who writes afterwards")
+	}
 	was, next := enc.store.KEKs()
 	if was == next {
 		return optionError("NextKEK", "it is the trail's key already")
 	}
 	// Crash in here: each file names the key that wrapped it.
 	if err := enc.store.Rewrap(ctx); err != nil {
-		return explainFull(err)
+		return explainFull(explainKey(err))
 	}
 	// Crash here: nothing is wrapped by the former key, and the next call says so.
 	return t.recordKey("kek", next, was, "operator")

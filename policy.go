@@ -95,11 +95,18 @@ func (t *Trail) fitPolicy(p *policy.Policy) (*policy.Policy, error) {
 	return p, nil
 }
 
+// errTokens: a writer that can't read its keys again has others each time, and nobody
+// would find a person by what stood for the name last time.
+var errTokens = optionError("Policy", "a rule of it hashes or pseudonymises, and the key at hand seals only: mask, drop or seal instead")
+
 // loadPolicy puts the policy in force that was chosen, and records one that is new.
 func (t *Trail) loadPolicy(ctx context.Context) error {
 	given, was, err := t.choosePolicy()
 	if err != nil {
 		return err
+	}
+	if t.unsealable() != nil && given.NeedsTokens() {
+		return errTokens
 	}
 	t.rules.Store(given)
 	if was != nil && given.Digest() == was.Digest() {

@@ -449,10 +449,10 @@ func (k *keysInUse) release(keys []idempotency.Hash) {
 // again gives the receipt of the entry at index, which has the event's key, or
 // ErrConflict if it is another event's.
 func (t *Trail) again(ctx context.Context, ev *Event, by handed, index int64) (Receipt, error) {
-	first, plain, err := t.entryAt(ctx, index)
+	first, plain, err := t.entryBy(ctx, index, t.ownView)
 	if errors.Is(err, ErrNotFound) && t.opts.Durability == Queued {
 		if err = t.journal.Flush(ctx); err == nil { // it is still in the queue
-			first, plain, err = t.entryAt(ctx, index)
+			first, plain, err = t.entryBy(ctx, index, t.ownView)
 		}
 	}
 	if err != nil {
@@ -491,6 +491,11 @@ func objectText(o Object) []byte {
 // entryAt reads one entry, and its line as it was before anything of it was sealed,
 // nil where that can't be had.
 func (t *Trail) entryAt(ctx context.Context, index int64) (e Entry, plain []byte, err error) {
+	return t.entryBy(ctx, index, t.viewOf)
+}
+
+// entryBy is entryAt, seen in a certain way.
+func (t *Trail) entryBy(ctx context.Context, index int64, see func([]byte) (sealed.View, error)) (e Entry, plain []byte, err error) {
 	view, err := t.lines()
 	if err != nil {
 		return Entry{}, nil, err
@@ -500,7 +505,7 @@ func (t *Trail) entryAt(ctx context.Context, index int64) (e Entry, plain []byte
 	if err != nil {
 		return Entry{}, nil, fmt.Errorf("entry %d: %w", index, explainMissing(err))
 	}
-	seen, err := t.viewOf(line)
+	seen, err := see(line)
 	if err != nil {
 		return Entry{}, nil, fmt.Errorf("entry %d: %w", index, err)
 	}

@@ -652,6 +652,7 @@ func (t *Trail) begin(c tree.Checkpoint, r *replayed, rec *recovery, fresh bool)
 			return err
 		}
 	}
+	t.noteDEKs() // of an opening that makes its own
 	if err := t.loadPolicy(ctx); err != nil {
 		return err
 	}

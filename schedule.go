@@ -305,6 +305,9 @@ func (t *Trail) EraseDue(ctx context.Context) (DueErasures, error) {
 
 func (t *Trail) eraseDue(ctx context.Context, _ struct{}) (DueErasures, error) {
 	out := DueErasures{Done: []CarriedOut{}, Failed: []FailedErasure{}}
+	if err := t.unsealable(); err != nil {
+		return out, err
+	}
 	t.erasing.one.Lock()
 	defer t.erasing.one.Unlock()
 	t.schedules.mu.Lock()

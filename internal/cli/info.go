@@ -112,9 +112,17 @@ what is there was changed only verify tells.`,
 				[2]string{"Lines readable by", lines}, [2]string{"Append-only flag", i.AppendOnly},
 				[2]string{"Signing key readable by", i.KeyReadableBy}, [2]string{"Anchored outside", anchored},
 				[2]string{"Archive", archived}, [2]string{"In the archive only", inArchive}, [2]string{"Retention", retentionText(i.Retention)}, [2]string{"Pruned", pruned}, [2]string{"Legal holds", holds},
-				[2]string{"Encryption", i.Encryption}, [2]string{"Erasure", i.Erasure}, [2]string{"Erasures scheduled", waiting}, [2]string{"Access control", i.AccessControl})
+				[2]string{"Encryption", i.Encryption}, [2]string{"Sealed for", sealedFor(i.SealedFor)}, [2]string{"Erasure", i.Erasure}, [2]string{"Erasures scheduled", waiting}, [2]string{"Access control", i.AccessControl})
 		},
 	}
 	addFormat(cmd, format)
 	return cmd
+}
+
+// sealedFor says whose keys open what is sealed, where who writes has them not.
+func sealedFor(pair string) string {
+	if pair == "" {
+		return ""
+	}
+	return "the private key of pair " + pair
 }

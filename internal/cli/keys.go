@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ takes one on its command line.`,
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(a.keysListCommand(), a.keysRotateCommand(), a.keysBackupCommand(), a.keysRestoreCommand())
+	cmd.AddCommand(a.keysListCommand(), a.keysPairCommand(), a.keysRotateCommand(), a.keysBackupCommand(), a.keysRestoreCommand())
 	return cmd
 }
 
@@ -78,6 +79,41 @@ wraps which. It needs no key, and works beside a running writer.`,
 		},
 	}
 	addFormat(cmd, format)
+	return cmd
+}
+
+func (a *app) keysPairCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "pair --out FILE",
+		Short: "Make a pair of keys, one that seals and one that opens",
+		Long: `Makes a pair of keys. The private one is in FILE (0600): it seals and opens, and is
+kept away from who writes. The public one is printed: a process that has it as the
+trail's key (--key-file, $AUDIT_LOG_ENCRYPTION_KEY) seals and appends, and reads
+nothing of what is sealed (docs/keys.md).`,
+		Example: `  kaizen-audit keys pair --out /mnt/officer/open.key > seal.key
+  kaizen-audit init --encrypt --key-file seal.key
+  kaizen-audit query --key-file /mnt/officer/open.key`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noArgs(nil, args)
+			}
+			if out == "" {
+				return usagef("--out is needed: the file for the private key")
+			}
+			return nil
+		},
+		RunE: func(*cobra.Command, []string) error {
+			public, err := kms.CreatePair(out)
+			if err != nil {
+				return err
+			}
+			a.say("the private key is in %s: keep a copy of it, and keep it away from who writes the trail", out)
+			_, err = fmt.Fprintln(a.stdout, public)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "the `FILE` for the private key, which must not be there")
 	return cmd
 }
 
