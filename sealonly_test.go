@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
 	"github.com/kaizen-audit/kaizen-audit/kms"
@@ -67,6 +68,10 @@ func TestWriteOnly(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
+			store, err := archive.OpenDir("file://" + t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
 			const openings = 3
 			for n := range openings {
 				trail := openWith(t, path, sealing)
@@ -76,6 +81,20 @@ func TestWriteOnly(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
+				}
+				// Who has the private key reads beside it, what comes later too.
+				beside := openWith(t, path, &Options{StateDir: opening.StateDir, ReadOnly: true, KEK: private})
+				if got := textsOf(t, beside, "tom"); len(got) != 3*(n+1) {
+					t.Errorf("beside the writer: %q", got)
+				}
+				if _, err := trail.Record(ctx, personEvent(fmt.Sprint("later-", n), "canary-later")); err != nil {
+					t.Fatal(err)
+				}
+				if got := textsOf(t, beside, fmt.Sprint("later-", n)); len(got) != 1 {
+					t.Errorf("what came later: %q", got)
+				}
+				if err := beside.Close(); err != nil {
+					t.Fatal(err)
 				}
 				// What it wrote a moment ago it does not show either.
 				shown := 0
@@ -94,7 +113,7 @@ func TestWriteOnly(t *testing.T) {
 					}
 					shown++
 				}
-				if !encrypt && shown != 6*(n+1) {
+				if !encrypt && shown != 7*(n+1) {
 					t.Errorf("%d entries", shown)
 				}
 				for what, err := range map[string]error{
@@ -108,6 +127,28 @@ func TestWriteOnly(t *testing.T) {
 				}
 				if _, err := trail.Rotate(ctx); err != nil {
 					t.Fatal(err)
+				}
+				h, err := trail.AddHold(ctx, HoldRequest{Agent: "a", Reason: "a case"})
+				if err == nil {
+					err = trail.LiftHold(ctx, h.ID, "over")
+				}
+				if (err != nil) != encrypt || err != nil && !errors.Is(err, ErrNoKey) { // whose lines it covers can't be seen
+					t.Errorf("a hold: %v", err)
+				}
+				if _, err := trail.AddHold(ctx, HoldRequest{User: "tom", Reason: "a case"}); !errors.Is(err, ErrNoKey) {
+					t.Errorf("a hold for a user: %v", err)
+				}
+				if _, err := trail.BackupKeys(ctx, filepath.Join(t.TempDir(), "keys.tar"), time.Hour); err != nil {
+					t.Errorf("a backup: %v", err)
+				}
+				if _, err := trail.Archive(ctx, store, nil); err != nil {
+					t.Errorf("archive: %v", err)
+				}
+				if err = trail.RotateSigningKey(ctx, false); err == nil {
+					err = trail.RetireSigningKey(ctx)
+				}
+				if err != nil {
+					t.Errorf("a new signing key: %v", err)
 				}
 				if err := trail.RotateDEK(ctx); (err == nil) != encrypt {
 					t.Errorf("a new key for lines: %v", err)

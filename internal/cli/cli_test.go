@@ -225,32 +225,3 @@ func TestSampleIsWholeRuns(t *testing.T) {
 		t.Errorf("licences: %v, %v", licences, err)
 	}
 }
-<<<<<<< HEAD
-=======
-
-// Every command is either none that a role is asked for, or makes calls of the library
-// that have a rule (docs/access.md).
-func TestEveryCommandHasARule(t *testing.T) {
-	asks := map[string]bool{ // whether a role is asked for
-		"query": true, "trace": true, "tail": true, "report": true, "prove": true, "disclose": true, "export-user": true, "erase-user": true,
-		"rotate": true, "prune": true, "keys rotate": true, "keys backup": true, "archive push": true, "retention set": true,
-		"hold add": true, "hold list": true, "hold lift": true,
-		"init": false, "record": false, "verify": false, "check-proof": false, "info": false, "serve": false, "import": false, "import claude-code": false,
-		"config": false, "config check": false, "policy": false, "policy test": false, "policy explain": false, "hook": false, "hook claude-code": false,
-		"hook install": false, "hook install claude-code": false, "demo": false, "doctor": false, "man": false, "version": false, "help": false, "witness": false, "signer": false, "keys": false, "keys list": false, "keys pair": false,
-		"keys restore": false, "archive": false, "archive status": false, "archive verify": false, "restore": false, "retention": false, "hold": false,
-	}
-	var walk func(c *cobra.Command, path string)
-	walk = func(c *cobra.Command, path string) {
-		for _, sub := range c.Commands() {
-			name := strings.TrimSpace(path + " " + sub.Name())
-			if _, ok := asks[name]; !ok && !strings.HasPrefix(name, "completion") {
-				t.Errorf("%s has no rule here", name)
-			}
-			walk(sub, name)
-		}
-	}
-	a := &app{stdout: newTerminal(io.Discard), stderr: newTerminal(io.Discard)}
-	walk(a.root(), "")
-}
->>>>>>> b00ab63 (audit: a trail can be opened to seal and append, with the public key of a pair)
