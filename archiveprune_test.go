@@ -65,7 +65,7 @@ func TestAnArchiveIsPrunedWhenItsDatesAreOver(t *testing.T) {
 		t.Fatalf("nothing was pruned yet: %+v, %v", r, err)
 	}
 	for range 2 { // the second day agrees with the first
-		clock.ahead += 366 * 24 * time.Hour
+		clock.add(366 * 24 * time.Hour)
 		reopen()
 		recordSome(t, trail, 900, 1)
 	}

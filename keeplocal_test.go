@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,9 +18,11 @@ import (
 )
 
 // setClock is a clock that a test moves.
-type setClock struct{ ahead time.Duration }
+type setClock struct{ ahead atomic.Int64 }
 
-func (c *setClock) now() time.Time { return time.Now().Add(c.ahead) }
+func (c *setClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func (c *setClock) add(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // awayTrail is a trail of which both sealed segments are in the archive only.
 func awayTrail(t *testing.T, o Options) (trail *Trail, store *archive.Dir, want []string, path string) {
@@ -308,7 +311,7 @@ func TestAPruneTakesWhatIsInTheArchiveOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second day agrees with the first
-		clock.ahead += 366 * 24 * time.Hour
+		clock.add(366 * 24 * time.Hour)
 		var err error
 		if trail, err = Open(path, &Options{StateDir: state, now: clock.now, NoSocket: true}); err != nil {
 			t.Fatal(err)
