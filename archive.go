@@ -223,6 +223,8 @@ func (s *ArchiveState) alarm(now time.Time) string {
 	switch {
 	case s.Error != "" && now.Sub(s.Failing) >= archiveAlarm:
 		return fmt.Sprintf("nothing could be archived since %s, and %d entries (%d bytes) are on this disk only: %s", formatTime(s.Failing), s.Exposed, s.Backlog, s.Error)
+	case s.At.IsZero():
+		return "" // the first round is under way, or has failed a moment ago
 	case s.Exposed > 0 && now.Sub(s.At) >= archiveAlarm:
 		return fmt.Sprintf("%d entries (%d bytes) are not archived; the last that were went to %s at %s", s.Exposed, s.Backlog, s.To, formatTime(s.At))
 	}

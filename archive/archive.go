@@ -84,6 +84,16 @@ type History interface {
 	First(ctx context.Context, prefix string, f func(i Info, read func(context.Context) (io.ReadCloser, error)) error) error
 }
 
+// Condition is how a store is, as far as it can tell.
+type Condition struct {
+	// Lock is what keeps an object until its date: "compliance" (nobody removes it
+	// sooner), "governance" (who has the permission can), "none".
+	Lock string
+	// Ahead is how far the store's clock is ahead of this machine's; zero where it is
+	// the same clock.
+	Ahead time.Duration
+}
+
 var (
 	// ErrExists: the name has an object, which stays as it is.
 	ErrExists = errors.New("the object is there already")

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
@@ -69,6 +70,25 @@ func (d *Dir) Create(context.Context) error {
 	return nil
 }
 
+// Condition looks that the directory is there. Nothing in it is locked.
+func (d *Dir) Condition(context.Context) (Condition, error) {
+	return Condition{Lock: "none"}, d.there()
+}
+
+// there says what to do where the directory is not there, or not to be used. That is
+// not fs.ErrNotExist, which is of an object.
+func (d *Dir) there() error {
+	_, gone := os.Stat(d.root)
+	if gone == nil {
+		return nil
+	}
+	err := fmt.Errorf("the directory %s can't be used: %v", d.root, errors.Unwrap(gone))
+	if errors.Is(gone, fs.ErrNotExist) {
+		return advice.For(err, "mount the disk that it lies on; where it is to begin there: kaizen-audit archive push --to %s --create-bucket", advice.Quote(d.URL()))
+	}
+	return err
+}
+
 // URL is the directory as a URL.
 func (d *Dir) URL() string { return (&url.URL{Scheme: "file", Path: d.root}).String() }
 
@@ -94,7 +114,7 @@ func (d *Dir) Put(ctx context.Context, o Object, body io.ReaderAt) error {
 }
 
 func (d *Dir) put(ctx context.Context, o Object, body io.ReaderAt) (err error) {
-	if _, err := os.Stat(d.root); err != nil {
+	if err := d.there(); err != nil {
 		return err
 	}
 	name := d.file(o.Name)
@@ -246,8 +266,8 @@ func (d *Dir) Get(_ context.Context, name string, offset int64) (io.ReadCloser, 
 // explain tells a directory that is not there from an object that is not: only
 // the second is fs.ErrNotExist.
 func (d *Dir) explain(err error) error {
-	if _, gone := os.Stat(d.root); gone != nil {
-		return fmt.Errorf("archive: the directory %s can't be used: %v", d.root, errors.Unwrap(gone))
+	if gone := d.there(); gone != nil {
+		return fmt.Errorf("archive: %w", gone)
 	}
 	return fmt.Errorf("archive: %w", err)
 }
@@ -292,7 +312,7 @@ func (d *Dir) List(ctx context.Context, prefix string, f func(Info) error) error
 	// A walk is in the order of names where no name is the beginning of another
 	// one's directory, which names of trails are not.
 	start := d.root
-	if _, err := os.Stat(d.root); err != nil {
+	if err := d.there(); err != nil {
 		return fmt.Errorf("list archive: %w", err)
 	}
 	if at := strings.LastIndexByte(prefix, '/'); at > 0 {

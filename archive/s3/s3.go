@@ -30,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -56,6 +57,23 @@ type Store struct {
 	prefix string // "" or with a slash at its end
 	region string
 	mode   minio.RetentionMode // "" for no lock
+	clock  *serverClock
+}
+
+// serverClock listens to what the server's answers say the time is.
+type serverClock struct {
+	http.RoundTripper
+	ahead atomic.Int64 // of this machine's, in nanoseconds
+}
+
+func (c *serverClock) RoundTrip(r *http.Request) (*http.Response, error) {
+	a, err := c.RoundTripper.RoundTrip(r)
+	if err == nil {
+		if at, err := http.ParseTime(a.Header.Get("Date")); err == nil {
+			c.ahead.Store(int64(time.Until(at)))
+		}
+	}
+	return a, err
 }
 
 // partBytes is the size of a part of a larger object, which is in memory while it
@@ -139,7 +157,12 @@ func Open(rawURL string, opts *Options) (*Store, error) {
 	if creds == nil {
 		creds = credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{}})
 	}
-	client, err := minio.New(e.Host, &minio.Options{Creds: creds, Secure: e.Scheme == "https", Region: s.region, BucketLookup: style, MaxRetries: maxRetries})
+	transport, err := minio.DefaultTransport(e.Scheme == "https")
+	if err != nil {
+		return fail("%w", err)
+	}
+	s.clock = &serverClock{RoundTripper: transport}
+	client, err := minio.New(e.Host, &minio.Options{Creds: creds, Secure: e.Scheme == "https", Region: s.region, BucketLookup: style, MaxRetries: maxRetries, Transport: s.clock})
 	if err != nil {
 		return fail("%w", err)
 	}
@@ -184,6 +207,23 @@ const (
 	untilHeader = "X-Amz-Object-Lock-Retain-Until-Date"
 	holdHeader  = "X-Amz-Object-Lock-Legal-Hold"
 )
+
+// Condition asks how the bucket locks, and listens to the server's clock.
+func (s *Store) Condition(ctx context.Context) (archive.Condition, error) {
+	c := archive.Condition{Lock: "none"}
+	if s.mode == "" {
+		err := s.List(ctx, "trail.json", func(archive.Info) error { return nil })
+		c.Ahead = time.Duration(s.clock.ahead.Load())
+		return c, err
+	}
+	_, _, _, _, err := s.core.GetObjectLockConfig(ctx, s.bucket)
+	c.Ahead = time.Duration(s.clock.ahead.Load())
+	if err != nil {
+		return c, fmt.Errorf("archive: %w", s.explain(err))
+	}
+	c.Lock = strings.ToLower(string(s.mode))
+	return c, nil
+}
 
 // shaKey is the digest's key in an object's metadata.
 const shaKey = "Sha256"
@@ -344,6 +384,9 @@ func (s *Store) Get(ctx context.Context, name string, offset int64) (io.ReadClos
 func (s *Store) Head(ctx context.Context, name string) (archive.Info, error) {
 	i := archive.Info{Name: name}
 	o, err := s.core.StatObject(ctx, s.bucket, s.prefix+name, minio.StatObjectOptions{})
+	if minio.ToErrorResponse(err).StatusCode == http.StatusForbidden {
+		err = s.why(ctx, name, err)
+	}
 	if err != nil {
 		return i, fmt.Errorf("archive: %s: %w", name, s.explain(err))
 	}
@@ -360,6 +403,16 @@ func (s *Store) Head(ctx context.Context, name string) (archive.Info, error) {
 	}
 	i.Held = o.Metadata.Get(holdHeader) == "ON"
 	return i, nil
+}
+
+// why asks for an object where a HEAD was refused, whose answer has no body: a wrong
+// clock looks like a wrong key there.
+func (s *Store) why(ctx context.Context, name string, refused error) error {
+	r, _, _, err := s.core.GetObject(ctx, s.bucket, s.prefix+name, minio.GetObjectOptions{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(refused, r.Close())
 }
 
 // List lists what begins with a prefix.

@@ -14,7 +14,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Records a probe through each way in (as the holder or through its socket, and
 through the spool), reads it back and proves it, and looks at the place, the
 free space, every file's permissions, who can read the signing key, the lock,
-the clock, anchors and pin, and at calls that came over OTLP without what was
+the clock, anchors, archive and pin, and at calls that came over OTLP without what was
 said in them. What does not hold is said in words, with what to do on stderr. The exit code is 1 when something fails; a warning does not change
 it. Nothing is repaired.
 

@@ -111,6 +111,7 @@ func Examine(ctx context.Context, path string, opts audit.Options) (*Report, err
 	e.newest(ctx)
 	e.content(ctx)
 	e.probe(ctx)
+	e.archive(ctx)
 	e.clock()
 	e.pinned()
 	return e.report, ctx.Err()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	audit "github.com/kaizen-audit/kaizen-audit"
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
@@ -346,4 +347,25 @@ func TestSpace(t *testing.T) {
 			t.Errorf("%+v: %s", test, got)
 		}
 	}
+}
+
+func TestArchive(t *testing.T) {
+	log, opts := made(t)
+	root := filepath.Join(t.TempDir(), "archive")
+	store, err := archive.OpenDir("file://" + root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.ArchiveTo = store
+	checks := examine(t, log, opts)
+	want(t, checks, map[string]string{"archive": "fail: can't be used"})
+	for _, c := range checks {
+		if c.Name == "archive" && c.State == Fail && !strings.Contains(c.Advice, "--create-bucket") {
+			t.Errorf("%+v", c)
+		}
+	}
+	if err := store.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, examine(t, log, opts), map[string]string{"archive": "ok: entries are there, 0 on this disk only"})
 }
