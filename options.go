@@ -111,7 +111,8 @@ type Options struct {
 	// MustHold.
 	NoSocket bool
 	// SocketGroup is a group, by name or number, whose members may record
-	// through this process, and nothing else: they pass the trail's directory
+	// through this process, and where access is controlled do what their roles allow,
+	// and nothing else: they pass the trail's directory
 	// (mode 0710) to its socket. It must be Group where that is set; empty means
 	// nobody but the same user and root.
 	SocketGroup string

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,24 +39,22 @@ type Principal struct {
 	Agents []string
 
 	names, groups []string // of the operating system's user
+	itself        bool     // what the trail reads for itself
 }
-
-// trailItself is the principal of what this package's own parts read: what hooks
-// left open, the last start of an agent.
-const trailItself = entry.TrailAgent
 
 type principalKey struct{}
 
 // WithPrincipal says who asks, for all that is done with the context. The innermost
 // counts.
 func WithPrincipal(ctx context.Context, p Principal) context.Context {
+	p.Roles, p.Agents = slices.Clone(p.Roles), slices.Clone(p.Agents)
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
 // WithTrailItself is for packages that read a trail to record in it rightly: no role
 // is needed, and the reading is recorded as always.
 func WithTrailItself(ctx context.Context) context.Context {
-	return WithPrincipal(ctx, Principal{ID: trailItself})
+	return WithPrincipal(ctx, Principal{ID: entry.TrailAgent, itself: true})
 }
 
 // OSPrincipal is the operating system's user who runs the program, with the groups.
@@ -127,7 +126,7 @@ func (t *Trail) authorize(ctx context.Context, operation string) (grant, error) 
 		return nil, nil
 	}
 	p, ok := principalOf(ctx)
-	if ok && p.ID == trailItself {
+	if ok && p.itself {
 		return nil, nil
 	}
 	why := errors.New("no principal asks")

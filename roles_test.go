@@ -413,7 +413,7 @@ func TestRolesOfTheSystemsUsers(t *testing.T) {
 			t.Errorf("a peer without a role %s: %v", name, err)
 		}
 	}
-	rules := map[string]string{"Prune": "Prune", "Rotate": "Rotate", "AddHold": "AddHold", "LiftHold": "LiftHold", "SetRetention": "SetRetention", "Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser", "EraseDue": "EraseDue", "CancelErasure": "CancelErasure"}
+	rules := map[string]string{"Controlled": "Info", "Prune": "Prune", "Rotate": "Rotate", "AddHold": "AddHold", "LiftHold": "LiftHold", "SetRetention": "SetRetention", "Info": "Info", "Record": "Record", "NoteReading": "Record", "NoteRefused": "NoteRefused", "Pseudonym": "Pseudonymize", "Query": "Query", "Report": "ComplianceReport", "ExportUser": "ExportUserData", "Erase": "EraseUser", "EraseDue": "EraseDue", "CancelErasure": "CancelErasure"}
 	of := reflect.TypeFor[socket.Holder]()
 	for i := range of.NumMethod() {
 		if _, ok := operations[rules[of.Method(i).Name]]; !ok {

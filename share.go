@@ -138,10 +138,9 @@ func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
 		kept.Days = 0
 	}
 	var roles string
-	c := s.t.access.Load()
-	on := c != nil && c.Enabled
+	on := s.t.controlled()
 	if on {
-		roles = strings.Join(c.Allowed(), ",")
+		roles = strings.Join(s.t.access.Load().Allowed(), ",")
 	}
 	return socket.Info{
 		AccessControl: on, AllowedRoles: roles,
@@ -151,6 +150,8 @@ func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
 		Size: s.t.journal.Next(), Covered: s.t.signer.latest.Load().Size,
 	}, nil
 }
+
+func (s sharedTrail) Controlled() bool { return s.t.controlled() }
 
 func (s sharedTrail) Record(ctx context.Context, by socket.Peer, events []entry.Event, d socket.Durability, results []socket.Result) {
 	if len(events) == 1 && events[0].IdempotencyKey == "" {

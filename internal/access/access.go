@@ -106,10 +106,13 @@ func (c *Config) Check() error {
 			return err
 		}
 	}
-	for of, list := range map[string]map[string][]string{"users": c.Users, "groups": c.Groups} {
-		for _, who := range slices.Sorted(maps.Keys(list)) {
-			for _, name := range list[who] {
-				if err := known(of+"."+who, name); err != nil {
+	for _, of := range []struct {
+		name string
+		list map[string][]string
+	}{{"users", c.Users}, {"groups", c.Groups}} {
+		for _, who := range slices.Sorted(maps.Keys(of.list)) {
+			for _, name := range of.list[who] {
+				if err := known(of.name+"."+who, name); err != nil {
 					return err
 				}
 			}

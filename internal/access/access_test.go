@@ -1,7 +1,9 @@
 package access
 
 import (
+	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -84,6 +86,51 @@ func FuzzGlob(f *testing.F) {
 		}
 		if glob(p, s) != slow(p, s) {
 			t.Errorf("%q, %q", p, s)
+		}
+	})
+}
+
+// Whatever a configuration says: one that passes the check gives nothing to whom it
+// names nowhere, nothing by a role that it does not allow, and decides the same when it
+// is read again.
+func FuzzConfig(f *testing.F) {
+	f.Add(`{"enabled":true}`, "alice")
+	f.Add(`{"enabled":true,"allowed_roles":["desk"],"roles":{"desk":{"permissions":["read_masked"],"agents":["a*"],"fields":["/inputs"]}},"users":{"alice":["desk"]},"agents":{"alice":["qa-*"]}}`, "alice")
+	f.Add(`{"enabled":true,"allowed_roles":["auditor"],"users":{"alice":["security_admin"]},"groups":{"dpo":["privacy_officer"]}}`, "alice")
+	f.Add(`{"roles":{"":{}},"users":{"":["auditor"]}}`, "")
+	f.Fuzz(func(t *testing.T, text, who string) {
+		var c, again Config
+		if json.Unmarshal([]byte(text), &c) != nil || c.Check() != nil {
+			return
+		}
+		stored, err := json.Marshal(c)
+		if err != nil || json.Unmarshal(stored, &again) != nil || again.Check() != nil {
+			t.Fatalf("%s is not read again as %s: %v", text, stored, err)
+		}
+		for _, want := range permissions {
+			if _, err := c.Decide(Principal{}, want); !errors.Is(err, ErrDenied) {
+				t.Errorf("nobody may %s", want)
+			}
+			named := Principal{Names: []string{who}, Groups: []string{who}}
+			g, err := c.Decide(named, want)
+			h, errAgain := again.Decide(named, want)
+			if (err == nil) != (errAgain == nil) || g.Unlimited() != h.Unlimited() {
+				t.Errorf("%s decides otherwise when it is read again", text)
+			}
+			if err != nil {
+				continue
+			}
+			if len(c.Users[who])+len(c.Groups[who]) == 0 {
+				t.Errorf("%q has no role, and may %s", who, want)
+			}
+			allowed := false
+			for _, name := range append(c.Users[who], c.Groups[who]...) {
+				r, _ := c.role(name)
+				allowed = allowed || slices.Contains(c.Allowed(), name) && (r.may(want) || want == Read && r.may(Masked))
+			}
+			if !allowed {
+				t.Errorf("%q may %s by no role that is allowed", who, want)
+			}
 		}
 	})
 }

@@ -56,6 +56,10 @@ func FuzzConfig(f *testing.F) {
 	f.Add("policy:\n  profile: pci\n  actions: {email: hash, card: zap}\n  detectors: [{name: x, class: secret, pattern: '('}]\n  fields: [{path: /inputs/**/a, action: drop, tools: [x]}]\n")
 	f.Add("policy:\n  only: [{paths: [/inputs/a]}]\n  tools: [{has: [/inputs/a], phi: true, resource: {type: p, id: [/inputs/a]}}]\n  purposes: {declared: [a], otherwise: 7}\n")
 	f.Add("policy: &p {tools: [*p]}\n")
+	f.Add("access:\n  allowed_roles: [auditor, desk]\n  roles:\n    desk: {permissions: [read_masked], agents: [a*], event_types: [X], fields: [/inputs]}\n  users: {alice: [auditor], 'uid:1000': [desk]}\n  groups: {dpo: [privacy_officer]}\n  agents: {bob: [qa-*]}\n")
+	f.Add("access:\n")
+	f.Add("access: {enabled: false}\n")
+	f.Add("access:\n  users: {a.b: [boss], c: 7}\n  roles: {auditor: {permissions: [read]}, x: {}}\n")
 	f.Add("\x00\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		values, err := parsed([]byte(s))
@@ -66,7 +70,13 @@ func FuzzConfig(f *testing.F) {
 		if !reflect.DeepEqual(values, again) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
 			t.Fatal("not the same twice")
 		}
-		wrong := scanConfig([]byte(s)).wrong
+		scan := scanConfig([]byte(s))
+		wrong := scan.wrong
+		if c := scan.access; c != nil {
+			if err := c.Check(); err != nil || len(wrong) == 0 && !c.Enabled && !strings.Contains(s, "enabled") {
+				t.Fatalf("%q gives %+v: %v", s, c, err)
+			}
+		}
 		for _, p := range wrong {
 			if p.Problem == "" || p.Line < 0 || p.Column > 0 && p.Line == 0 {
 				t.Fatalf("%+v is no problem", p)

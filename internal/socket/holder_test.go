@@ -155,6 +155,8 @@ func (h *memoryHolder) LiftHold(ctx context.Context, by socket.Peer, asked json.
 	return h.did(ctx, "lift hold", by, asked)
 }
 
+func (h *memoryHolder) Controlled() bool { return false }
+
 func (h *memoryHolder) SetRetention(ctx context.Context, by socket.Peer, asked json.RawMessage) ([]byte, error) {
 	return h.did(ctx, "set retention", by, asked)
 }

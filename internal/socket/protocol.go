@@ -230,6 +230,9 @@ type Result struct {
 type Holder interface {
 	// Info tells of the trail. Durability and MaxLine never change.
 	Info(context.Context) (Info, error)
+	// Controlled tells whether roles decide who may do what: then the methods that
+	// are given a Peer ask for its, but Record, NoteRefused and NoteReading.
+	Controlled() bool
 	// Record records events in order as one batch, and puts what became of
 	// events[i] into results[i], which is zero before. They are as durable as
 	// d says, or more, when it returns. The context is never cancelled. The
