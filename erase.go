@@ -328,11 +328,19 @@ func (t *Trail) recordErasure(ctx context.Context, plan *erasurePlan, begun keys
 	if scheduled != "" {
 		outputs["schedule"] = scheduled
 	}
-	t.life.mu.Lock() // it ends what was scheduled for these subjects
+	// It ends what was scheduled for these subjects; and no hold comes in between.
+	t.life.mu.Lock()
+	defer t.life.mu.Unlock()
+	state, err := t.lifeLocked(ctx)
+	if err == nil && !plan.knows(state.Holds) {
+		err = fmt.Errorf("%w: a hold was added while the erasure began, and may cover it: ask again", ErrHeld)
+	}
+	if err != nil {
+		return errors.Join(err, enc.store.End())
+	}
 	r, err := t.recordLife(ctx, ownEntry{
 		eventType: "AUDIT_ERASURE", action: "subject_erased", id: begun.EventID, outputs: outputs, policy: `{"sealed":["/outputs/reason"]}`,
 	})
-	t.life.mu.Unlock()
 	plan.out.Index, plan.out.EventID = &r.Index, begun.EventID
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/journal"
 	"github.com/kaizen-audit/kaizen-audit/internal/keys"
+	"github.com/kaizen-audit/kaizen-audit/internal/lifecycle"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 )
 
@@ -312,6 +313,13 @@ func (p *erasurePlan) owe(basis string, until time.Time) {
 	if until.After(*b.Until) {
 		b.Until = &until
 	}
+}
+
+// knows tells whether the plan has looked at all of the holds.
+func (p *erasurePlan) knows(holds []lifecycle.HeldBy) bool {
+	return !slices.ContainsFunc(holds, func(h lifecycle.HeldBy) bool {
+		return !slices.ContainsFunc(p.holds, func(k heldEntries) bool { return k.ID == h.ID })
+	})
 }
 
 // refusal is the error that says what stands against the erasure.

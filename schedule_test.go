@@ -353,3 +353,42 @@ func TestScheduledErasureWithoutTheKey(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A hold that is added while an erasure begins is not passed over: nothing is
+// destroyed, and nothing has begun.
+func TestAHoldThatComesInBetweenHolds(t *testing.T) {
+	ctx := context.Background()
+	path, o := profileTrail(t, "gdpr", Options{})
+	trail := openWith(t, path, o)
+	mustRecord(t, trail, personalEvent("mia", "t1"))
+	who, err := trail.namesOf("mia")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := trail.planErasure(ctx, who, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := trail.AddHold(ctx, HoldRequest{User: "mia", Reason: "case"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trail.destroySubjects(ctx, plan, "mia", EraseOptions{Reason: "x"}, ""); !errors.Is(err, ErrHeld) {
+		t.Fatal(err)
+	}
+	if _, some, err := trail.enc.Load().store.Pending(); some || err != nil {
+		t.Errorf("it has begun: %v", err)
+	}
+	if len(found(t, trail, Query{User: "mia"})) != 1 || len(actions(t, trail)) != 0 {
+		t.Error("it was done")
+	}
+	if err := trail.LiftHold(ctx, h.ID, "closed"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trail.EraseUser(ctx, "mia", &EraseOptions{Reason: "x"}); err != nil {
+		t.Error(err)
+	}
+	if len(found(t, trail, Query{User: "mia"})) != 0 {
+		t.Error("it is readable")
+	}
+}
