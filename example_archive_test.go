@@ -28,6 +28,8 @@ func ExampleRestore() {
 	store := must(archive.OpenDir("file://" + other))
 	must(trail.Archive(ctx, store, nil))
 	fmt.Println("on this disk only:", must(trail.ArchiveState(ctx)).Exposed)
+	expired := must(trail.PruneArchive(ctx, store, true)) // true: only looks
+	fmt.Println("pruned here, and still there:", len(expired.Segments))
 	if err := trail.Close(); err != nil {
 		log.Fatal(err)
 	}
@@ -48,6 +50,7 @@ func ExampleRestore() {
 	fmt.Println(again.Close())
 	// Output:
 	// on this disk only: 0
+	// pruned here, and still there: 0
 	// all of it: true writable: false
 	// tool_use:calculator
 	// <nil>

@@ -92,7 +92,7 @@ var operations = map[string]access.Permission{
 	"Reveal":    access.Reveal,
 	"EraseUser": access.Erase, "ScheduledErasures": access.Erase, "CancelErasure": access.Erase, "EraseDue": access.Erase,
 	"RotateKEK": access.Keys, "RotateDEK": access.Keys, "RotateSigningKey": access.Keys, "RetireSigningKey": access.Keys, "BackupKeys": access.Keys,
-	"SetRetention": access.Manage, "Prune": access.Manage, "AddHold": access.Manage, "LiftHold": access.Manage, "Archive": access.Manage,
+	"SetRetention": access.Manage, "Prune": access.Manage, "AddHold": access.Manage, "LiftHold": access.Manage, "Archive": access.Manage, "PruneArchive": access.Manage,
 	"Rotate": access.Manage,
 
 	// These say nothing of what entries hold, or record.

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/internal/access"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
 )
@@ -72,6 +73,10 @@ func calls(t *testing.T, trail *Trail) map[string]func(ctx context.Context) erro
 		return nil
 	}
 	file := filepath.Join(t.TempDir(), "backup")
+	store, err := archive.OpenDir("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	return map[string]func(context.Context) error{
 		"Query":                 func(ctx context.Context) error { return all(trail.Query(ctx, Query{})) },
 		"Trace":                 func(ctx context.Context) error { _, err := trail.Trace(ctx, "t"); return err },
@@ -113,6 +118,7 @@ func calls(t *testing.T, trail *Trail) map[string]func(ctx context.Context) erro
 		"AddHold":           func(ctx context.Context) error { _, err := trail.AddHold(ctx, HoldRequest{}); return err },
 		"LiftHold":          func(ctx context.Context) error { return trail.LiftHold(ctx, "none", "x") },
 		"Archive":           func(ctx context.Context) error { _, err := trail.Archive(ctx, nil, nil); return err },
+		"PruneArchive":      func(ctx context.Context) error { _, err := trail.PruneArchive(ctx, store, true); return err },
 		"Rotate":            func(ctx context.Context) error { _, err := trail.Rotate(ctx); return err },
 	}
 }

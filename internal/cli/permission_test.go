@@ -116,7 +116,7 @@ func TestPermissionDenied(t *testing.T) {
 	open(log)
 	mode(filepath.Join(trail, "keys"), 0o700)
 	mode(filepath.Join(trail, "lock"), 0o666)
-	refused("a.trail/keys/signing.key", writes...)
+	refused("a.trail/keys/signer.json", writes...)
 	mode(filepath.Join(trail, "lock"), 0o644)
 	refused("a.trail/lock", writes...)
 

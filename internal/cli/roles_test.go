@@ -117,7 +117,8 @@ func TestRolesAndCommands(t *testing.T) {
 		"identity reveal": {{"nobody's", "--reason", "x"}},
 		"keys rotate":     {{"--dek"}, {"--retire"}}, "keys backup": {{"--out", "ROLE.backup"}},
 		"retention set": {{"3000"}}, "prune": {{"--dry-run"}}, "hold add": {{"--agent", "none", "--until", "2001-01-01", "--reason", "x"}},
-		"hold lift": {{"none", "--reason", "x"}}, "archive push": {{"--to", "file://" + filepath.Join(dir, "archive")}}, "rotate": {{}},
+		"hold lift": {{"none", "--reason", "x"}}, "archive push": {{"--to", "file://" + filepath.Join(dir, "archive")}},
+		"archive prune": {{"--to", "file://" + filepath.Join(dir, "archive"), "--dry-run"}}, "rotate": {{}},
 		"record": {{}}, "verify": {{}}, "info": {{}}, "retention": {{}}, "keys list": {{}}, "archive status": {{}},
 	}
 	for name, need := range needs {
