@@ -203,6 +203,10 @@ func (t *Trail) compareSigned(c tree.Checkpoint, store *tree.Store, r *replayed,
 		} else if err != nil {
 			return err
 		}
+		if last.Size < c.Size {
+			// The next checkpoint hides it.
+			t.warn(fmt.Errorf("the signer at %s has signed %d entries, and the checkpoint has %d: an old copy of its directory was put back", at.URL(), last.Size, c.Size))
+		}
 	}
 	return nil
 }
