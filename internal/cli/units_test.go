@@ -66,7 +66,7 @@ func TestUnitsStartWhatThereIs(t *testing.T) {
 			}
 		}
 	}
-	if started != 2 {
+	if started != 3 {
 		t.Errorf("%d units start something", started)
 	}
 }
