@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/kaizen-audit/kaizen-audit/internal/advice"
 	"github.com/kaizen-audit/kaizen-audit/internal/export"
 	"github.com/kaizen-audit/kaizen-audit/internal/sealed"
 	"github.com/kaizen-audit/kaizen-audit/internal/trust"
@@ -67,7 +69,7 @@ func (t *Trail) Disclose(ctx context.Context, index int64, pointers ...string) (
 		case !ok && enc != nil && enc.locked != nil:
 			return fail(enc.locked)
 		case !ok:
-			return fail(fmt.Errorf("field %s: %w", pointer, ErrInClear))
+			return fail(inClear(pointer, s.Parts.Fields))
 		case f.State != "":
 			return fail(fmt.Errorf("field %s: %w: %s", pointer, ErrSealed, f.State))
 		}
@@ -85,6 +87,19 @@ func (t *Trail) Disclose(ctx context.Context, index int64, pointers ...string) (
 		return fail(fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	return append(text, '\n'), nil
+}
+
+// inClear says that a pointer leads to nothing that is sealed alone, and what does.
+func inClear(pointer string, fields []sealed.Part) error {
+	err := fmt.Errorf("field %s: %w", pointer, ErrInClear)
+	var there []string
+	for _, f := range fields {
+		there = append(there, f.Pointer)
+	}
+	if len(there) == 0 {
+		return advice.For(err, "nothing of it is sealed: its line goes out whole, and prove proves it")
+	}
+	return advice.For(err, "sealed in it, each alone: %s", strings.Join(there, " "))
 }
 
 // SealedFields are the JSON pointers of what is sealed in the entry at index, field

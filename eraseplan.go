@@ -326,7 +326,11 @@ func (p *erasurePlan) knows(holds []lifecycle.HeldBy) bool {
 func (p *erasurePlan) refusal() error {
 	var why []string
 	for _, b := range p.out.Blocked {
-		text := fmt.Sprintf("%s %s, %d entries", b.Kind, b.Name, b.Entries)
+		entries := "entries"
+		if b.Entries == 1 {
+			entries = "entry"
+		}
+		text := fmt.Sprintf("%s %s, %d %s", b.Kind, b.Name, b.Entries, entries)
 		if b.Until != nil {
 			text += " until " + formatTime(*b.Until)
 		}

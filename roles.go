@@ -154,15 +154,16 @@ func (t *Trail) authorizeAll(ctx context.Context, operation string) error {
 
 // deny records that a call is refused, and is the error that says why.
 func (t *Trail) deny(ctx context.Context, operation string, why error) error {
-	who := "nobody"
+	who, hint := "nobody", "say who asks: WithPrincipal (docs/access.md)"
 	if p, ok := principalOf(ctx); ok {
 		who = p.ID
+		hint = fmt.Sprintf("the section access of the configuration gives roles to users and groups, such as users: {%q: [auditor]} (docs/access.md)", who)
 	}
 	err := fmt.Errorf("%w: %w", ErrDenied, why)
 	if noted := t.noteDenied(ctx, who, operation); noted != nil {
 		err = errors.Join(err, noted)
 	}
-	return advice.For(err, "the section access of the configuration gives roles to users and groups (docs/access.md)")
+	return advice.For(err, "%s", hint)
 }
 
 // principalOf is who asks: a peer of the socket, else whom the context names.
