@@ -576,7 +576,7 @@ func TestASignersTrailSurvivesACrashAtEveryStep(t *testing.T) {
 		if err := trail.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if trail, err = Open("/log/audit.jsonl", &o); err != nil {
+		if _, err = Open("/log/audit.jsonl", &o); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -33,9 +33,8 @@ const unitProgram = "/usr/local/bin/kaizen-audit"
 
 // What the units start is a command of this program, with flags that it has.
 func TestUnitsStartWhatThereIs(t *testing.T) {
-	started := 0
 	for name, text := range unitFiles(t) {
-		section := ""
+		section, started := "", false
 		for line := range strings.Lines(text) {
 			line = strings.TrimSpace(line)
 			if strings.HasPrefix(line, "[") {
@@ -51,7 +50,7 @@ func TestUnitsStartWhatThereIs(t *testing.T) {
 			if key != "ExecStart" {
 				continue
 			}
-			started++
+			started = true
 			words := strings.Fields(value)
 			if words[0] != unitProgram {
 				t.Errorf("%s starts %s", name, words[0])
@@ -65,9 +64,9 @@ func TestUnitsStartWhatThereIs(t *testing.T) {
 				t.Errorf("%s: %s: %v", name, value, err)
 			}
 		}
-	}
-	if started != 3 {
-		t.Errorf("%d units start something", started)
+		if started != strings.HasSuffix(name, ".service") {
+			t.Errorf("%s: whether it starts something: %v", name, started)
+		}
 	}
 }
 
