@@ -579,6 +579,9 @@ func TestASignersTrailSurvivesACrashAtEveryStep(t *testing.T) {
 		if _, err = Open("/log/audit.jsonl", &o); err != nil {
 			t.Fatal(err)
 		}
+		if err := trail.Close(); err != nil {
+			t.Fatal(err)
+		}
 	})
 	if again.Load() == 0 {
 		t.Error("no creation is cut off")
