@@ -162,6 +162,28 @@ func TestSigningKeyInAnotherProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	noPrivateKey(t, dir)
+	// keys/ is lost and comes back from a backup, which has no signing key either.
+	trail = openWith(t, path, o)
+	backup := filepath.Join(dir, "keys.tar")
+	if _, err := trail.BackupKeys(ctx, backup, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(trail.Close(), os.RemoveAll(filepath.Join(dir, "audit.trail", "keys"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, o); err == nil {
+		t.Error("it opens without keys/")
+	}
+	if _, err := RestoreKeys(path, backup); err != nil {
+		t.Fatal(err)
+	}
+	noPrivateKey(t, dir)
+	trail = openWith(t, path, o)
+	record()
+	if err := trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	intact(t, path, "", o)
 	// Nobody takes the place of the key by a file, or of the signer by another.
 	other := newSignerProcess(t, "example.com/agents")
 	wrong := *o

@@ -140,3 +140,46 @@ func FuzzCheckConsistency(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSigningRequest: what a writer asks to have signed is a tree that continues the
+// signed one, or is refused; nothing else is taken for it.
+func FuzzSigningRequest(f *testing.F) {
+	_, v := vectorKeys(f)
+	last, err := ParseCheckpoint([]byte(vectorNote), trust.By(v))
+	if err != nil {
+		f.Fatal(err)
+	}
+	store, b := NewStore(durable.OS, f.TempDir()), NewBuilder()
+	for i := range 5 {
+		b.Append(sha256.Sum256(fmt.Appendf(nil, `{"n":%d}`, i)))
+	}
+	snap := b.Snapshot()
+	if err := store.Flush(snap); err != nil {
+		f.Fatal(err)
+	}
+	c := Checkpoint{Origin: last.Origin, Size: snap.Size, Root: snap.Root}
+	good, err := store.SigningRequest(last.Size, c, c)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := CheckSigningRequest(good, last); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-3])
+	f.Add([]byte("old 3\n\n" + last.Text()))
+	f.Add([]byte("old 3\n\n" + vectorNote))
+	f.Add([]byte("old 0\n\n"))
+	f.Fuzz(func(t *testing.T, request []byte) {
+		size, got, err := ParseSigningRequest(request)
+		if err != nil {
+			return
+		}
+		if got.Size < 0 || size < 0 || len(got.Signed) > 0 {
+			t.Errorf("%+v of %q", got, request)
+		}
+		if CheckSigningRequest(request, last) == nil && got.Root != c.Root && got.Root != last.Root && got.Size >= last.Size {
+			t.Errorf("another history passes: %q", request)
+		}
+	})
+}

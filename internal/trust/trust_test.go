@@ -186,3 +186,19 @@ func FuzzChain(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRotation: a text that is read as a rotation is one, spelled as it is signed, and
+// no checkpoint.
+func FuzzRotation(f *testing.F) {
+	was, next := key(f), key(f)
+	f.Add(rotationText(header, origin, was.vkey, next.vkey, 7))
+	f.Add(rotationText(replacementHeader, origin, was.vkey, next.vkey, 7))
+	f.Add(rotationText(header, origin, was.vkey, next.vkey, -1))
+	f.Add(origin + "\n7\nNL/bZVvIdHiZZ7wQXx/xgyW7fve51bC0BF2EMGZMopM=\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		of, from, to, size, ok := ParseRotation(text)
+		if ok && (rotationText(header, of, from, to, size) != text || text[:len(header)] != header) {
+			t.Errorf("%q", text)
+		}
+	})
+}
