@@ -2,8 +2,11 @@ package entry
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +91,7 @@ func checkPlaces(t *testing.T, text []byte, places []Place, but ...string) {
 	t.Helper()
 	i := 0
 	for name, v := range Raw(text).All() {
-		if i < len(places) && places[i].Name == name {
+		if i < len(places) && places[i].Member.String() == name {
 			if p := places[i]; !bytes.Equal(text[p.Start:p.End], v.JSON()) {
 				t.Errorf("%s is at %s, not %s", name, text[p.Start:p.End], v.JSON())
 			}
@@ -98,7 +101,7 @@ func checkPlaces(t *testing.T, text []byte, places []Place, but ...string) {
 		}
 	}
 	if i < len(places) {
-		t.Errorf("%s has another place", places[i].Name)
+		t.Errorf("%s has another place", places[i].Member)
 	}
 }
 
@@ -111,5 +114,20 @@ func TestFloatsAreWrittenAsEncodingJSONDoes(t *testing.T) {
 		if got := appendFloat([]byte("10"), f); err != nil || string(got) != "10"+string(want) {
 			t.Fatalf("%s, want %s (%v)", got[2:], want, err)
 		}
+	}
+}
+
+// The digits are those of encoding/hex.
+func TestHexDigitsAreThoseOfTheNumber(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range 100_000 {
+		x := r.Uint32() >> (i % 32)
+		if got, want := binary.BigEndian.AppendUint64(nil, hex8(x)), fmt.Sprintf("%08x", x); string(got) != want {
+			t.Fatalf("%s, want %s", got, want)
+		}
+	}
+	id := NewEventID(time.UnixMilli(0x0123456789ab))
+	if !regexp.MustCompile(`^01234567-89ab-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(id) {
+		t.Error(id)
 	}
 }

@@ -36,10 +36,40 @@ type Stamp struct {
 	Trails bool
 }
 
+// Member is one of an event's members whose values are the caller's words; and
+// MemberPolicy.
+type Member uint8
+
+// The members, in their order in a line.
+const (
+	MemberAgentID Member = iota
+	MemberTraceID
+	MemberAction
+	MemberInputs
+	MemberOutputs
+	MemberDuration
+	MemberError
+	MemberMetadata
+	MemberIdempotencyKey
+	MemberSpanID
+	MemberParentSpanID
+	MemberResource
+	MemberOutcome
+	MemberAuthority
+	MemberPurpose
+	MemberPolicy
+)
+
+var memberNames = [...]string{"agent_id", "trace_id", "action", "inputs", "outputs", "duration_ms", "error", "metadata", "idempotency_key",
+	"span_id", "parent_span_id", "resource", "outcome", "authority", "purpose", "policy"}
+
+// String is the member's name.
+func (m Member) String() string { return memberNames[m] }
+
 // Place is where the value of a member is in the text of an event or a line, as
 // offsets from its first byte.
 type Place struct {
-	Name       string
+	Member     Member
 	Start, End int
 }
 
@@ -93,11 +123,11 @@ func (l *line) members(ev *Event, st *Stamp) {
 	l.time("timestamp", at)
 	l.dst = append(l.dst, `,"event_type":`...)
 	l.dst = appendASCII(l.dst, ev.EventType)
-	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
-	l.text(`,"trace_id":`, "trace_id", trace)
-	l.text(`,"action":`, "action", ev.Action)
-	l.object(`,"inputs":`, "inputs", &ev.Inputs, true)
-	l.object(`,"outputs":`, "outputs", &ev.Outputs, true)
+	l.text(`,"agent_id":`, MemberAgentID, ev.AgentID)
+	l.text(`,"trace_id":`, MemberTraceID, trace)
+	l.text(`,"action":`, MemberAction, ev.Action)
+	l.object(`,"inputs":`, MemberInputs, &ev.Inputs, true)
+	l.object(`,"outputs":`, MemberOutputs, &ev.Outputs, true)
 	l.dst = append(l.dst, `,"duration_ms":`...)
 	l.duration(ev)
 	if ev.Success == nil || *ev.Success {
@@ -107,14 +137,14 @@ func (l *line) members(ev *Event, st *Stamp) {
 	}
 	if ev.Error == nil {
 		l.dst = append(l.dst, `,"error":null`...)
-		l.place("error", len(l.dst)-len("null"))
+		l.place(MemberError, len(l.dst)-len("null"))
 	} else {
-		l.text(`,"error":`, "error", *ev.Error)
+		l.text(`,"error":`, MemberError, *ev.Error)
 	}
-	l.object(`,"metadata":`, "metadata", &ev.Metadata, true)
+	l.object(`,"metadata":`, MemberMetadata, &ev.Metadata, true)
 	l.dst = append(l.dst, `,"event_id":`...)
 	l.dst = appendASCII(l.dst, st.EventID)
-	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
+	l.some(`,"idempotency_key":`, MemberIdempotencyKey, ev.IdempotencyKey)
 	l.dst = append(l.dst, `,"recorded_at":`...)
 	if ev.Timestamp.IsZero() { // the same as before
 		from := l.begin + len(`{"timestamp":`)
@@ -126,12 +156,12 @@ func (l *line) members(ev *Event, st *Stamp) {
 		l.dst = append(l.dst, `,"recorded_by":`...)
 		l.dst = append(l.dst, st.RecordedBy...)
 	}
-	l.some(`,"span_id":`, "span_id", ev.SpanID)
-	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
-	l.object(`,"resource":`, "resource", &ev.Resource, false)
-	l.some(`,"outcome":`, "outcome", ev.Outcome)
-	l.object(`,"authority":`, "authority", &ev.Authority, false)
-	l.some(`,"purpose":`, "purpose", ev.Purpose)
+	l.some(`,"span_id":`, MemberSpanID, ev.SpanID)
+	l.some(`,"parent_span_id":`, MemberParentSpanID, ev.ParentSpanID)
+	l.object(`,"resource":`, MemberResource, &ev.Resource, false)
+	l.some(`,"outcome":`, MemberOutcome, ev.Outcome)
+	l.object(`,"authority":`, MemberAuthority, &ev.Authority, false)
+	l.some(`,"purpose":`, MemberPurpose, ev.Purpose)
 	l.policy(ev, st.Policy)
 	l.dst = append(l.dst, '}')
 }
@@ -171,11 +201,11 @@ func (l *line) event(ev *Event) error {
 		l.dst = append(l.dst, `,"timestamp":`...)
 		l.time("timestamp", ev.Timestamp)
 	}
-	l.text(`,"agent_id":`, "agent_id", ev.AgentID)
-	l.some(`,"trace_id":`, "trace_id", ev.TraceID)
-	l.text(`,"action":`, "action", ev.Action)
-	l.object(`,"inputs":`, "inputs", &ev.Inputs, false)
-	l.object(`,"outputs":`, "outputs", &ev.Outputs, false)
+	l.text(`,"agent_id":`, MemberAgentID, ev.AgentID)
+	l.some(`,"trace_id":`, MemberTraceID, ev.TraceID)
+	l.text(`,"action":`, MemberAction, ev.Action)
+	l.object(`,"inputs":`, MemberInputs, &ev.Inputs, false)
+	l.object(`,"outputs":`, MemberOutputs, &ev.Outputs, false)
 	if ev.DurationMS != 0 || ev.number != nil {
 		l.dst = append(l.dst, `,"duration_ms":`...)
 		l.duration(ev)
@@ -184,16 +214,16 @@ func (l *line) event(ev *Event) error {
 		l.dst = append(l.dst, `,"success":false`...)
 	}
 	if ev.Error != nil {
-		l.text(`,"error":`, "error", *ev.Error)
+		l.text(`,"error":`, MemberError, *ev.Error)
 	}
-	l.object(`,"metadata":`, "metadata", &ev.Metadata, false)
-	l.some(`,"idempotency_key":`, "idempotency_key", ev.IdempotencyKey)
-	l.some(`,"span_id":`, "span_id", ev.SpanID)
-	l.some(`,"parent_span_id":`, "parent_span_id", ev.ParentSpanID)
-	l.object(`,"resource":`, "resource", &ev.Resource, false)
-	l.some(`,"outcome":`, "outcome", ev.Outcome)
-	l.object(`,"authority":`, "authority", &ev.Authority, false)
-	l.some(`,"purpose":`, "purpose", ev.Purpose)
+	l.object(`,"metadata":`, MemberMetadata, &ev.Metadata, false)
+	l.some(`,"idempotency_key":`, MemberIdempotencyKey, ev.IdempotencyKey)
+	l.some(`,"span_id":`, MemberSpanID, ev.SpanID)
+	l.some(`,"parent_span_id":`, MemberParentSpanID, ev.ParentSpanID)
+	l.object(`,"resource":`, MemberResource, &ev.Resource, false)
+	l.some(`,"outcome":`, MemberOutcome, ev.Outcome)
+	l.object(`,"authority":`, MemberAuthority, &ev.Authority, false)
+	l.some(`,"purpose":`, MemberPurpose, ev.Purpose)
 	l.dst = append(l.dst, '}')
 	l.end()
 	if l.err != nil {
@@ -261,9 +291,9 @@ func (l *line) end() {
 }
 
 // place notes where a member's value is that ends here.
-func (l *line) place(field string, start int) {
+func (l *line) place(m Member, start int) {
 	if l.told {
-		l.places = append(l.places, Place{field, start - l.begin, len(l.dst) - l.begin})
+		l.places = append(l.places, Place{m, start - l.begin, len(l.dst) - l.begin})
 	}
 }
 
@@ -275,19 +305,19 @@ func (l *line) fail(field string, err error) {
 
 var errUTF8 = errors.New("is not valid UTF-8")
 
-func (l *line) text(prefix, field, s string) {
+func (l *line) text(prefix string, m Member, s string) {
 	l.dst = append(l.dst, prefix...)
 	start := len(l.dst)
 	var ok bool
 	if l.dst, ok = AppendString(l.dst, s); !ok {
-		l.fail(field, errUTF8)
+		l.fail(m.String(), errUTF8)
 	}
-	l.place(field, start)
+	l.place(m, start)
 }
 
-func (l *line) some(prefix, field, s string) {
+func (l *line) some(prefix string, m Member, s string) {
 	if s != "" {
-		l.text(prefix, field, s)
+		l.text(prefix, m, s)
 	}
 }
 
@@ -310,7 +340,7 @@ func (l *line) duration(ev *Event) {
 	default:
 		l.dst = appendFloat(l.dst, d)
 	}
-	l.place("duration_ms", start)
+	l.place(MemberDuration, start)
 }
 
 // isNumber tells whether a JSON number is still what is meant.
@@ -321,7 +351,7 @@ func isNumber(text []byte, f float64) bool {
 
 // object writes a member that is an object; anything else is wrapped. An
 // absent one is {} or, unless required, left out.
-func (l *line) object(prefix, field string, o *Object, required bool) {
+func (l *line) object(prefix string, m Member, o *Object, required bool) {
 	if o.IsZero() && !required {
 		return
 	}
@@ -338,14 +368,14 @@ func (l *line) object(prefix, field string, o *Object, required bool) {
 			l.s = scanners.Get().(*scanner)
 		}
 		if l.dst, err = l.s.compact(l.dst, o.raw, 1); err != nil {
-			l.fail(field, o.where(err))
+			l.fail(m.String(), o.where(err))
 		}
 	default:
 		if l.dst, err = appendObject(l.dst, *o); err != nil {
-			l.fail(field, err)
+			l.fail(m.String(), err)
 		}
 	}
-	l.place(field, start)
+	l.place(m, start)
 }
 
 func appendObject(dst []byte, o Object) ([]byte, error) {
@@ -390,7 +420,7 @@ func (l *line) policy(ev *Event, notes []byte) {
 		add(string(notes[1 : len(notes)-1]))
 	}
 	l.dst = append(l.dst, '}')
-	l.place("policy", start)
+	l.place(MemberPolicy, start)
 }
 
 // appendValue appends whatever the object holds, checked and in our spelling.

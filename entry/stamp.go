@@ -2,7 +2,7 @@ package entry
 
 import (
 	"crypto/rand"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
@@ -99,13 +99,27 @@ func NewEventID(t time.Time) string {
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
 	out := make([]byte, 36)
-	hex.Encode(out[0:8], id[0:4])
+	b := binary.BigEndian
+	b.PutUint64(out, hex8(b.Uint32(id[:])))
+	for i, at := range [...]int{9, 19} { // four digits, a hyphen, four more
+		digits := hex8(b.Uint32(id[4*(i+1):]))
+		b.PutUint32(out[at:], uint32(digits>>32))
+		b.PutUint32(out[at+5:], uint32(digits))
+	}
+	b.PutUint64(out[28:], hex8(b.Uint32(id[12:])))
 	out[8], out[13], out[18], out[23] = '-', '-', '-', '-'
-	hex.Encode(out[9:13], id[4:6])
-	hex.Encode(out[14:18], id[6:8])
-	hex.Encode(out[19:23], id[8:10])
-	hex.Encode(out[24:36], id[10:16])
 	return bytesAsString(out)
+}
+
+// hex8 gives the hexadecimal digits of x as eight bytes of text, the first highest.
+func hex8(x uint32) uint64 {
+	const each = 0x0101010101010101
+	w := uint64(x)
+	w = (w | w<<16) & 0x0000FFFF0000FFFF
+	w = (w | w<<8) & 0x00FF00FF00FF00FF
+	w = (w | w<<4) & 0x0F0F0F0F0F0F0F0F
+	letters := (w + 6*each) >> 4 & each
+	return w + '0'*each + letters*('a'-'0'-10)
 }
 
 // NewTraceID makes a trace id as W3C Trace Context has it: 32 lower-case hex

@@ -15,8 +15,8 @@ import (
 // the walk decides, from w.clear on.
 func (w *walker) clean(m *entry.Place) bool {
 	text := w.src[:m.End]
-	if m.Name != "action" {
-		return w.cleanValue(text, m.Start, m.Name == "metadata")
+	if m.Member != entry.MemberAction {
+		return w.cleanValue(text, m.Start, m.Member == entry.MemberMetadata)
 	}
 	action, escaped, _ := stringAt(text, m.Start)
 	if w.p.actions.has(action) {

@@ -90,19 +90,19 @@ func (w *walker) run(text []byte, places []entry.Place) error {
 // member goes over one of the event's own members.
 func (w *walker) member(m *entry.Place) bool {
 	never := false
-	switch m.Name {
-	case "idempotency_key":
+	switch m.Member {
+	case entry.MemberIdempotencyKey:
 		return true
-	case "policy":
+	case entry.MemberPolicy:
 		w.hasPolicy = true
 		return true
-	case "duration_ms":
+	case entry.MemberDuration:
 		if n, ok := w.p.set.Number(w.src[m.Start:m.End]); ok {
 			w.note(dropped, "/duration_ms", n.Rule)
 			w.edits = append(w.edits, edit{m.Start, m.End, []byte("0")})
 		}
 		return true
-	case "agent_id", "trace_id", "span_id", "parent_span_id", "resource":
+	case entry.MemberAgentID, entry.MemberTraceID, entry.MemberSpanID, entry.MemberParentSpanID, entry.MemberResource:
 		if never = true; w.plain && !w.p.cards {
 			return true
 		}
@@ -111,7 +111,7 @@ func (w *walker) member(m *entry.Place) bool {
 	edits, notes := len(w.edits), len(w.notes)
 	var before *before
 	if w.plain && !never {
-		if m.Name == "metadata" {
+		if m.Member == entry.MemberMetadata {
 			before = &w.before[0]
 			if w.run_.KeepFact {
 				before = &w.before[1]
@@ -128,7 +128,8 @@ func (w *walker) member(m *entry.Place) bool {
 			return true
 		}
 	}
-	f := frame{name: bytesOf(m.Name), field: len(w.fields), kept: !w.listed(m.Name), never: never}
+	name := m.Member.String()
+	f := frame{name: bytesOf(name), field: len(w.fields), kept: !w.listed(name), never: never}
 	w.pos = m.Start
 	w.frames = append(w.frames[:0], f)
 	if r := w.value(); r != goes {
@@ -138,15 +139,15 @@ func (w *walker) member(m *entry.Place) bool {
 		return r == stays
 	}
 	w.edits = w.edits[:edits]
-	switch m.Name {
-	case "inputs", "outputs", "metadata":
+	switch m.Member {
+	case entry.MemberInputs, entry.MemberOutputs, entry.MemberMetadata:
 		w.edits = append(w.edits, edit{m.Start, m.End, []byte("{}")})
-	case "error":
+	case entry.MemberError:
 		w.edits = append(w.edits, edit{m.Start, m.End, []byte("null")})
-	case "agent_id", "trace_id", "action":
+	case entry.MemberAgentID, entry.MemberTraceID, entry.MemberAction:
 		w.edits = append(w.edits, edit{m.Start, m.End, []byte(`"****"`)})
 	default:
-		comma := m.Start - len(`,"":`) - len(m.Name)
+		comma := m.Start - len(`,"":`) - len(name)
 		w.edits = append(w.edits, edit{comma, m.End, nil})
 	}
 	return true

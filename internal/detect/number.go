@@ -145,7 +145,7 @@ func (sc *scan) digitsInWord(i int) int {
 			return end
 		}
 	}
-	if k, _ := sepLen(text, j); (n >= 4 || k > 0) && n <= maxCard && sc.cardStarts(i) {
+	if k, _ := sepLen(text, j); (n >= minCard || k > 0) && n <= maxCard && sc.cardStarts(i) {
 		if end := sc.cardAt(i); end > 0 {
 			if a, b, ok := sc.track(i, end); ok && sc.add(a, b, ruleTrack, 0) {
 				return b
