@@ -493,3 +493,32 @@ func BenchmarkPseudonymNew(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkReveal is what one of so many identities costs, by the identity.
+func BenchmarkReveal(b *testing.B) {
+	dir := b.TempDir()
+	if err := durable.OS.Mkdir(dir+"/keys", 0o700); err != nil {
+		b.Fatal(err)
+	}
+	s := New(durable.OS, dir, origin, nil)
+	const n = 2000
+	for i := range n {
+		if _, err := s.Pseudonym(fmt.Sprint("user", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p, err := s.Pseudonym("last")
+	if err != nil {
+		b.Fatal(err)
+	}
+	name, err := s.Name("last")
+	if err != nil || s.Forget(name) != nil { // all files are read
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, ok, err := s.Reveal(b.Context(), p); ok || err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "µs/identity")
+}
