@@ -392,3 +392,66 @@ func TestAHoldThatComesInBetweenHolds(t *testing.T) {
 		t.Error("it is readable")
 	}
 }
+
+// carriesOutOrNot carries out an erasure that waited; cut short, it waits still, or is
+// done and waits no more, and its certificate is there.
+func carriesOutOrNot(t *testing.T, r *durabletest.Run) {
+	ctx := context.Background()
+	if err := durable.MkdirAll(r.FS, "/log", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := memOptions(r.FS)
+	o.KEK, o.profile = testKEK(t, 1), "gdpr"
+	trail, err := Open(memLog, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRecord(t, trail, personalEvent("canary-mia", "t1"))
+	h, err := trail.AddHold(ctx, HoldRequest{User: "canary-mia", Reason: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trail.EraseUser(ctx, "canary-mia", &EraseOptions{Reason: "canary", Schedule: true, Certificate: "/log/c.json"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.LiftHold(ctx, h.ID, "x"); err != nil {
+		t.Fatal(err)
+	}
+	done := false
+	r.Inject(func() {
+		due, err := trail.EraseDue(ctx)
+		done = err == nil && len(due.Done) == 1
+	})
+	trail.Close()
+	fsys := r.Restart()
+	noCanaryOn(t, fsys, "/log")
+	o.fs = fsys
+	next, err := Open(memLog, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	waiting, err := next.ScheduledErasures(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	erased := len(found(t, next, Query{User: "canary-mia"})) == 0
+	if erased == (len(waiting) > 0) || done && !erased {
+		t.Fatalf("done %v, erased %v, and %d wait", done, erased, len(waiting))
+	}
+	due, err := next.EraseDue(ctx)
+	if err != nil || len(due.Failed) > 0 || len(due.Done) != len(waiting) || len(found(t, next, Query{User: "canary-mia"})) != 0 {
+		t.Fatalf("%+v, %v", due, err)
+	}
+	data, err := durable.ReadFile(fsys, "/log/c.json", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CheckCertificate(data, "canary-mia", next.VKey(), ""); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCarryingOutIsWholeAfterAPowerFailureAtEveryStep(t *testing.T) {
+	durabletest.EachCrash(t, 1, carriesOutOrNot)
+}
