@@ -31,7 +31,7 @@ dirs-with = $$({ grep -rlE --include='*_test.go' '$(1)' . || true; } | xargs -r 
 PYTHON      ?= python3
 VENV        := clients/python/.venv
 
-.PHONY: all build man release python test format tidy vet staticcheck vuln race simulate fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy bench-encrypt bench-seal clean
+.PHONY: all build man release python test format tidy vet staticcheck vuln race simulate fuzz crash bench bench-append bench-verify bench-memory bench-socket bench-hook bench-otlp bench-detect bench-policy bench-encrypt bench-seal bench-archive clean
 
 all: build
 
@@ -113,7 +113,7 @@ crash:
 	@for d in $(call dirs-with,"crash\.rounds"); do ( cd $$d; \
 		$(GO) test -run Crash -count=1 -timeout 2h -v . -crash.rounds=$(CRASHROUNDS) ); done
 
-bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory bench-detect bench-policy bench-encrypt bench-seal
+bench: bench-append bench-socket bench-hook bench-otlp bench-verify bench-memory bench-detect bench-policy bench-encrypt bench-seal bench-archive
 
 bench-append:
 	cd bench && $(GO) run ./append $(ARGS)
@@ -144,6 +144,9 @@ bench-encrypt:
 
 bench-seal:
 	cd bench && $(GO) run ./seal $(ARGS)
+
+bench-archive:
+	cd bench && $(GO) run ./archive $(ARGS)
 
 clean:
 	rm -rf bin dist bench/bench-*-[0-9]*

@@ -77,8 +77,8 @@ func (c *serverClock) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // partBytes is the size of a part of a larger object, which is in memory while it
-// is sent. S3 takes 10,000 parts: 160 GiB.
-const partBytes = 16 << 20
+// is sent.
+const partBytes = archive.PartBytes
 
 // sideBySide is how many parts are sent at once, as minio-go does by default.
 const sideBySide = 4
@@ -244,7 +244,7 @@ func (s *Store) Put(ctx context.Context, o archive.Object, body io.ReaderAt) err
 	err := send(ctx, o, body, opts)
 	for range maxRetries {
 		// Another upload of the name was under way: who is told so may have won.
-		if minio.ToErrorResponse(err).Code != "ConditionalRequestConflict" {
+		if response(err).Code != "ConditionalRequestConflict" {
 			break
 		}
 		err = send(ctx, o, body, opts)
@@ -282,7 +282,8 @@ func (s *Store) putWhole(ctx context.Context, o archive.Object, body io.ReaderAt
 		opts.SetMatchETagExcept("*")
 	}
 	opts.UserMetadata["X-Amz-Checksum-Sha256"] = base64.StdEncoding.EncodeToString(o.SHA256[:])
-	sum := md5.Sum(data) // some servers want it where there is a lock
+	opts.DisableContentSha256 = true // as in putPart
+	sum := md5.Sum(data)             // some servers want it where there is a lock
 	_, err = s.core.PutObject(ctx, s.bucket, s.prefix+o.Name, bytes.NewReader(data), o.Size,
 		base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(o.SHA256[:]), opts)
 	return err
@@ -292,14 +293,6 @@ func (s *Store) putWhole(ctx context.Context, o archive.Object, body io.ReaderAt
 // which also decides whether the name is free.
 func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt, opts minio.PutObjectOptions) (err error) {
 	name := s.prefix + o.Name
-	if !o.Replace {
-		// The last step would tell too, after all parts were sent.
-		if _, err := s.core.StatObject(ctx, s.bucket, name, minio.StatObjectOptions{}); err == nil {
-			return archive.ErrExists
-		} else if minio.ToErrorResponse(err).StatusCode != http.StatusNotFound {
-			return err
-		}
-	}
 	opts.UserMetadata["X-Amz-Checksum-Algorithm"] = "SHA256"
 	id, err := s.core.NewMultipartUpload(ctx, s.bucket, name, opts)
 	if err != nil {
@@ -313,7 +306,8 @@ func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt
 			err = errors.Join(err, s.core.AbortMultipartUpload(clean, s.bucket, name, id))
 		}
 	}()
-	// Parts are read in their order, for the digest of the whole, and sent side by side.
+	// Parts are sent side by side. Where their digests are not known they are read in
+	// their order, for that of the whole; else the server's look at each is enough.
 	whole := sha256.New()
 	parts := make([]minio.CompletePart, (o.Size+partBytes-1)/partBytes)
 	errs := make([]error, len(parts))
@@ -334,17 +328,25 @@ func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt
 		}
 		sending.Go(func() {
 			defer func() { <-slots }()
-			if parts[n], errs[n] = s.putPart(sendCtx, name, id, n+1, data); errs[n] != nil {
+			var sum [sha256.Size]byte
+			if o.Parts != nil {
+				sum = o.Parts[n]
+			} else {
+				sum = sha256.Sum256(data)
+			}
+			if parts[n], errs[n] = s.putPart(sendCtx, name, id, n+1, data, sum); errs[n] != nil {
 				cancel()
 			}
 		})
-		whole.Write(data)
+		if o.Parts == nil {
+			whole.Write(data)
+		}
 	}
 	sending.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if !bytes.Equal(whole.Sum(nil), o.SHA256[:]) {
+	if o.Parts == nil && !bytes.Equal(whole.Sum(nil), o.SHA256[:]) {
 		return errChanged
 	}
 	var last minio.PutObjectOptions
@@ -355,12 +357,12 @@ func (s *Store) putParts(ctx context.Context, o archive.Object, body io.ReaderAt
 	return err
 }
 
-// putPart sends one part with its checksum.
-func (s *Store) putPart(ctx context.Context, name, id string, number int, data []byte) (minio.CompletePart, error) {
-	sum := sha256.Sum256(data)
+// putPart sends one part with its checksum. The request is signed with that: the client
+// would hash a part again to sign it piece by piece where the endpoint is plain HTTP.
+func (s *Store) putPart(ctx context.Context, name, id string, number int, data []byte, sum [sha256.Size]byte) (minio.CompletePart, error) {
 	sum64 := base64.StdEncoding.EncodeToString(sum[:])
 	p, err := s.core.PutObjectPart(ctx, s.bucket, name, id, number, bytes.NewReader(data), int64(len(data)), minio.PutObjectPartOptions{
-		Sha256Hex: hex.EncodeToString(sum[:]), CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {sum64}},
+		Sha256Hex: hex.EncodeToString(sum[:]), DisableContentSha256: true, CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {sum64}},
 	})
 	return minio.CompletePart{PartNumber: p.PartNumber, ETag: p.ETag, ChecksumSHA256: sum64}, err
 }
@@ -535,12 +537,21 @@ func (s *Store) Hold(ctx context.Context, name string, on bool) error {
 	return nil
 }
 
+// response is what the server said, also where something was joined to it.
+func response(err error) minio.ErrorResponse {
+	var r minio.ErrorResponse
+	if errors.As(err, &r) {
+		return r
+	}
+	return minio.ToErrorResponse(err)
+}
+
 // explain says what an error of S3 means here.
 func (s *Store) explain(err error) error {
 	if errors.Is(err, archive.ErrKept) {
 		return err
 	}
-	r := minio.ToErrorResponse(err)
+	r := response(err)
 	switch r.Code {
 	case minio.NoSuchBucket:
 		return advice.For(fmt.Errorf("there is no bucket %s", s.bucket), "make it with object lock: kaizen-audit archive push --create-bucket")

@@ -3,9 +3,11 @@ package s3_test
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +58,31 @@ func TestABucketIsAStore(t *testing.T) {
 		changed.Name, changed.SHA256[0] = "segments/changed", changed.SHA256[0]^1
 		if err := store.Put(t.Context(), changed, bytes.NewReader(body)); err == nil {
 			t.Error("a body with another digest was stored")
+		}
+	})
+
+	t.Run("parts that are not what was hashed are not stored", func(t *testing.T) {
+		store := server.Bucket(t, "parts")
+		body := make([]byte, archive.PartBytes+1000)
+		o := archivetest.Object("segments/parts", body)
+		o.Parts = [][sha256.Size]byte{sha256.Sum256(body[:archive.PartBytes]), sha256.Sum256(body[archive.PartBytes:])}
+		body[archive.PartBytes+7] = 1 // it changed since
+		if err := store.Put(t.Context(), o, bytes.NewReader(body)); err == nil {
+			t.Error("it was stored")
+		}
+		if _, err := store.Head(t.Context(), o.Name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("head after it: %v", err)
+		}
+		body[archive.PartBytes+7] = 0
+		if err := store.Put(t.Context(), o, bytes.NewReader(body)); err != nil {
+			t.Error(err)
+		}
+		if err := store.Put(t.Context(), o, bytes.NewReader(body)); !errors.Is(err, archive.ErrExists) {
+			t.Errorf("put again: %v, want ErrExists", err)
+		}
+		o.Parts = o.Parts[:1]
+		if err := store.Put(t.Context(), o, bytes.NewReader(body)); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("with too few digests: %v", err)
 		}
 	})
 

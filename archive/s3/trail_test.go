@@ -261,7 +261,8 @@ func TestCrashWhileArchiving(t *testing.T) {
 	// begin gives the child once it is about to archive.
 	begin := func(to string) *exec.Cmd {
 		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), append(server.Environ(), childURL+"="+to, childLog+"="+path, childPin+"="+state)...)
+		// The race detector sleeps for a second before it lets a program end.
+		cmd.Env = append(os.Environ(), append(server.Environ(), childURL+"="+to, childLog+"="+path, childPin+"="+state, "GORACE=atexit_sleep_ms=0")...)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {

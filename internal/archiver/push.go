@@ -61,6 +61,7 @@ type Pusher struct {
 	// there is what the archive has, by name, once it was listed: the digest of
 	// what this process has stored or compared, zero of the rest.
 	there map[string]object
+	fresh bool // there was nothing in it when it was listed
 	limit limiter
 	terms *Terms // of this round; nil until they are needed
 
@@ -186,10 +187,8 @@ func (p *Pusher) push(ctx context.Context, was State) (State, error) {
 	}
 	p.measure(sealed)
 	base := rest[0].First
-	for _, part := range sealed {
-		if err := p.putSegment(ctx, part.Segment); err != nil {
-			return State{}, err
-		}
+	if err := p.putSegments(ctx, sealed); err != nil {
+		return State{}, err
 	}
 	lines, err := p.putTail(ctx, view, rest, base)
 	if err != nil {
@@ -241,8 +240,13 @@ func (p *Pusher) Compare(ctx context.Context) error {
 // look lists the archive and compares it with the trail: it must be this trail's,
 // and know no more of it than the trail itself.
 func (p *Pusher) look(ctx context.Context, c tree.Checkpoint) error {
-	p.there, p.base, p.pieces = map[string]object{}, -1, nil
-	if err := p.compare(ctx, c); err != nil {
+	p.there, p.base, p.pieces, p.fresh = map[string]object{}, -1, nil, false
+	if _, err := p.store.Head(ctx, trailName); errors.Is(err, fs.ErrNotExist) {
+		p.fresh = true
+	} else if err != nil {
+		p.there = nil
+		return err
+	} else if err := p.compare(ctx, c); err != nil {
 		p.there = nil
 		return err
 	}
@@ -339,7 +343,7 @@ func (p *Pusher) putLoose(ctx context.Context, name string) error {
 // replace stores what can change, if it did.
 func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
 	o := archive.Object{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data), Replace: true}
-	if p.there[name].sum == [sha256.Size]byte{} {
+	if p.there[name].sum == [sha256.Size]byte{} && !p.fresh {
 		// This process has not stored it: another one may have, just so. Where
 		// versions are kept each of them stays.
 		i, err := p.store.Head(ctx, name)
@@ -358,18 +362,19 @@ func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// keep stores what never changes.
-func (p *Pusher) keep(ctx context.Context, name string, until time.Time, size int64, body io.ReaderAt) error {
+// keep stores what never changes. The digests of o are computed where it has none.
+func (p *Pusher) keep(ctx context.Context, o archive.Object, body io.ReaderAt) error {
+	name, size := o.Name, o.Size
 	if had, ok := p.there[name]; ok && had.size != size {
 		return fmt.Errorf("%w: its %s has %d bytes and this trail's %d", ErrConflict, name, had.size, size)
 	} else if ok {
 		return nil
 	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(body, 0, size)); err != nil {
-		return err
+	if o.Parts == nil {
+		if err := digestsOf(&o, body); err != nil {
+			return err
+		}
 	}
-	o := archive.Object{Name: name, Size: size, SHA256: [sha256.Size]byte(sum.Sum(nil)), RetainUntil: until}
 	err := p.store.Put(ctx, o, p.limited(ctx, body))
 	if errors.Is(err, archive.ErrExists) {
 		// Another process was faster, or an answer was lost.
@@ -395,61 +400,6 @@ func (p *Pusher) measure(sealed []journal.Part) {
 			p.total += part.Stored
 		}
 	}
-}
-
-// putSegment stores a sealed segment, then the digests of its lines.
-func (p *Pusher) putSegment(ctx context.Context, s journal.Segment) error {
-	segment, packed := segmentFile(s.First), packedFile(s.First)
-	_, ok1 := p.there[segment]
-	if had, ok2 := p.there[packed]; ok1 && ok2 && had.size == s.Count*sha256.Size && p.there[segment].size == s.Stored {
-		return nil
-	}
-	f, err := os.Open(p.file(segmentsDir + s.File))
-	if errors.Is(err, fs.ErrNotExist) && p.src.Archived != nil {
-		// It is in another archive only.
-		f, err = p.src.Archived(ctx, s.First)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	terms, err := p.termsNow(ctx)
-	if err != nil {
-		return err
-	}
-	until := terms.Retain(s)
-	if err := p.keep(ctx, segment, until, s.Stored, f); err != nil {
-		return err
-	}
-	digests, err := p.digests(s)
-	if err != nil {
-		return err
-	}
-	return p.keep(ctx, packed, until, int64(len(digests)), bytes.NewReader(digests))
-}
-
-// digests are the digests of a segment's lines, from its entry bundles.
-func (p *Pusher) digests(s journal.Segment) ([]byte, error) {
-	const each = 2 + sha256.Size
-	out := make([]byte, 0, s.Count*sha256.Size)
-	store := tree.NewStore(durable.OS, p.src.Dir)
-	end := s.First + s.Count
-	for n := s.First / tree.TileWidth; n*tree.TileWidth < end; n++ {
-		from, to := max(s.First, n*tree.TileWidth), min(end, (n+1)*tree.TileWidth)
-		b, err := store.Tile(tree.Bundles, n, tree.TileWidth)
-		if err != nil {
-			// The last bundle may not be full yet.
-			b, err = store.Tile(tree.Bundles, n, int(to-n*tree.TileWidth))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("digests of segment %d: %w", s.First, err)
-		}
-		for i := from; i < to; i++ {
-			at := (i - n*tree.TileWidth) * each
-			out = append(out, b[at+2:at+each]...)
-		}
-	}
-	return out, nil
 }
 
 // hold sets and lifts legal holds on what is archived, as the trail's holds say now.
@@ -514,7 +464,7 @@ func (p *Pusher) putKept(ctx context.Context, size int64, sealed []journal.Part)
 		if err != nil {
 			return err
 		}
-		if err := p.keep(ctx, name, terms.Retain(s), int64(len(data)), bytes.NewReader(data)); err != nil {
+		if err := p.keep(ctx, archive.Object{Name: name, Size: int64(len(data)), RetainUntil: terms.Retain(s)}, bytes.NewReader(data)); err != nil {
 			return err
 		}
 	}

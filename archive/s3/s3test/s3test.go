@@ -37,9 +37,11 @@ type Server struct {
 
 var building sync.Mutex
 
+// errBuild: the server can't be built here.
+var errBuild = errors.New("versitygw can't be built")
+
 // program builds the server, or finds it as it was built before.
-func program(t testing.TB) string {
-	t.Helper()
+func program() (string, error) {
 	building.Lock()
 	defer building.Unlock()
 	cache, err := os.UserCacheDir()
@@ -48,18 +50,16 @@ func program(t testing.TB) string {
 	}
 	dir := filepath.Join(cache, "kaizen-audit-tests", "versitygw-"+version)
 	name := filepath.Join(dir, "versitygw")
-	if _, err := os.Stat(name); err == nil {
-		return name
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		return name, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	// Beside it first: of two test processes that build it each has a whole one.
 	bin, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer os.RemoveAll(bin)
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
@@ -67,15 +67,9 @@ func program(t testing.TB) string {
 	build := exec.CommandContext(ctx, "go", "install", "github.com/versity/versitygw/cmd/versitygw@"+version)
 	build.Env = append(os.Environ(), "GOBIN="+bin, "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "" {
-			t.Skipf("versitygw can't be built: %v\n%s", err, out)
-		}
-		t.Fatalf("versitygw can't be built: %v\n%s", err, out)
+		return "", fmt.Errorf("%w: %w\n%s", errBuild, err, out)
 	}
-	if err := os.Rename(filepath.Join(bin, "versitygw"), name); err != nil {
-		t.Fatal(err)
-	}
-	return name
+	return name, os.Rename(filepath.Join(bin, "versitygw"), name)
 }
 
 // Start runs a server until the test ends.
@@ -87,21 +81,38 @@ func Start(t testing.TB) *Server {
 // StartIn is Start with the buckets below a directory.
 func StartIn(t testing.TB, dir string) *Server {
 	t.Helper()
-	name := program(t)
-	s := &Server{Key: rand.Text(), Secret: rand.Text(), Root: filepath.Join(dir, "buckets")}
+	s, stop, err := Run(dir)
+	if errors.Is(err, errBuild) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return s
+}
+
+// Run runs a server with its buckets below a directory, until stop is called or this
+// process ends.
+func Run(dir string) (s *Server, stop func(), err error) {
+	name, err := program()
+	if err != nil {
+		return nil, nil, err
+	}
+	s = &Server{Key: rand.Text(), Secret: rand.Text(), Root: filepath.Join(dir, "buckets")}
 	versions := filepath.Join(dir, "versions")
 	for _, d := range []string{s.Root, versions} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	s.Address = free.Addr().String()
 	if err := free.Close(); err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	var log strings.Builder
 	cmd := exec.Command(name, "--port", s.Address, "--quiet", "posix", "--versioning-dir", versions, s.Root)
@@ -110,11 +121,11 @@ func StartIn(t testing.TB, dir string) *Server {
 	// It ends with this process, however that ends.
 	cmd.SysProcAttr = endsWithParent()
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	t.Cleanup(func() {
+	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-done:
@@ -122,20 +133,20 @@ func StartIn(t testing.TB, dir string) *Server {
 			_ = cmd.Process.Kill()
 			<-done
 		}
-	})
+	}
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", s.Address)
 		if err == nil {
-			conn.Close()
-			return s
+			return s, stop, conn.Close()
 		}
 		select {
 		case err := <-done:
-			t.Fatalf("versitygw ended: %v\n%s", err, log.String())
+			return nil, nil, fmt.Errorf("versitygw ended: %w\n%s", err, log.String())
 		default:
 		}
 		if time.Since(began) > 30*time.Second {
-			t.Fatalf("versitygw does not answer: %v", err)
+			stop()
+			return nil, nil, fmt.Errorf("versitygw does not answer: %w", err)
 		}
 	}
 }
