@@ -128,6 +128,9 @@ func TestScheduledErasure(t *testing.T) {
 	if c, err := CheckCertificate(data, "canary-mia", trail.VKey(), ""); err != nil || c.CompleteAfter == nil {
 		t.Errorf("%+v, %v", c, err)
 	}
+	if c, err := trail.ComplianceReport(ctx); err != nil || c.Erasures != 1 || c.ErasedEntries != due.Done[0].Entries {
+		t.Errorf("the report counts %d erasures of %d entries, %v", c.Erasures, c.ErasedEntries, err)
+	}
 	verifyIntact(t, path, o)
 	// A new opening finds nothing that waits, behind a seal too.
 	if _, err := trail.Rotate(ctx); err != nil {

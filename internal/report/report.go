@@ -204,7 +204,7 @@ func (b *Builder) Add(e entry.Entry) {
 	}
 	if e.IsTrails() && strings.HasPrefix(e.EventType, entry.TrailPrefix) {
 		r.OwnEntries++
-		if e.EventType == lifecycle.Erasure {
+		if e.EventType == lifecycle.Erasure && e.Action == "subject_erased" {
 			var o struct{ Entries int64 }
 			_ = e.Outputs.Decode(&o) // the trail's own
 			r.Erasures, r.ErasedEntries = r.Erasures+1, r.ErasedEntries+o.Entries
