@@ -147,6 +147,15 @@ func (t *Trail) Info(ctx context.Context) (*Info, error) {
 	if state, err := t.lifeNow(ctx); err == nil {
 		i.Retention = retentionOf(state.Terms)
 		i.ScheduledErasures, i.Holds = len(state.Scheduled), len(state.Holds)
+		ready := 0
+		for _, s := range state.Scheduled {
+			if s.Ready(t.clock.now(), state.Holds) {
+				ready++
+			}
+		}
+		if ready > 0 {
+			i.Warnings = append(i.Warnings, fmt.Sprintf("of %d erasures that wait %d are due: kaizen-audit erase-user --due", len(state.Scheduled), ready))
+		}
 		i.RetentionDays = i.Retention.Days
 		for _, g := range state.Gaps {
 			i.Pruned += g.Count

@@ -106,6 +106,9 @@ func TestScheduledErasure(t *testing.T) {
 	if !scheduledAs(t, trail, 1)[0].Ready {
 		t.Error("it is not ready")
 	}
+	if i, err := trail.Info(ctx); err != nil || !strings.Contains(strings.Join(i.Warnings, " "), "1 are due") {
+		t.Errorf("%q, %v", i.Warnings, err)
+	}
 	due, err := trail.EraseDue(ctx)
 	if err != nil || len(due.Done) != 1 || due.Done[0].Schedule != e.Scheduled.ID || due.Done[0].Fields < 4 {
 		t.Fatalf("%+v, %v", due, err)
