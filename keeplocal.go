@@ -54,7 +54,9 @@ func (c *archiveCache) segment(ctx context.Context, first int64) (*os.File, erro
 	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrInvalid) || ctx.Err() != nil {
 		return f, err
 	}
-	return f, advice.For(err, "see to it that the archive can be reached, with credentials that may read there, and do it again")
+	// What a store advises is for who archives there.
+	text, _ := advice.Split(err)
+	return f, advice.For(errors.New(text), "see to it that the archive can be reached, with credentials that may read there, and do it again")
 }
 
 // ownOf are the trail's own entries of a segment that is in the archive only, as its

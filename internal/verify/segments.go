@@ -230,7 +230,7 @@ func (s *segment) reader() (io.ReadCloser, error) {
 		case errors.Is(err, fs.ErrInvalid):
 			err = fmt.Errorf("%w: %w", errUnparsable, err)
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			err = archiveError{err}
+			err = archiveError{fmt.Errorf("%s: %w", s.short, err)}
 		}
 	}
 	if err != nil {
