@@ -342,7 +342,7 @@ func (p *Pusher) putLoose(ctx context.Context, name string) error {
 
 // replace stores what can change, if it did.
 func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
-	o := archive.Object{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data), Replace: true}
+	o := archive.Object{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)}
 	if p.there[name].sum == [sha256.Size]byte{} && !p.fresh {
 		// This process has not stored it: another one may have, just so. Where
 		// versions are kept each of them stays.
@@ -352,10 +352,23 @@ func (p *Pusher) replace(ctx context.Context, name string, data []byte) error {
 		}
 		p.there[name] = object{i.Size, i.SHA256}
 	}
+	o.Replace = p.there[name] != object{}
 	if p.there[name] == (object{o.Size, o.SHA256}) {
 		return nil
 	}
-	if err := p.store.Put(ctx, o, p.limited(ctx, bytes.NewReader(data))); err != nil {
+	err := p.store.Put(ctx, o, p.limited(ctx, bytes.NewReader(data)))
+	if errors.Is(err, archive.ErrExists) {
+		// What an interrupted process sent came in after all.
+		i, headed := p.store.Head(ctx, name)
+		if headed != nil {
+			return headed
+		}
+		if err = nil; i.Size != o.Size || i.SHA256 != o.SHA256 {
+			o.Replace = true
+			err = p.store.Put(ctx, o, p.limited(ctx, bytes.NewReader(data)))
+		}
+	}
+	if err != nil {
 		return err
 	}
 	p.there[name] = object{o.Size, o.SHA256}
