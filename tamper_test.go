@@ -630,6 +630,9 @@ func TestTamperEveryBitOfTheCheckpoint(t *testing.T) {
 	}
 	for i := range good {
 		for bit := range 8 {
+			if raceEnabled && bit != i%8 { // make simulate runs all of them
+				continue
+			}
 			data := bytes.Clone(good)
 			data[i] ^= 1 << bit
 			if err := os.WriteFile(name, data, 0o600); err != nil {

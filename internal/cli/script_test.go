@@ -18,7 +18,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// noRaceSleep keeps a command that is built with the race detector from sleeping for a
+// second at its end.
+const noRaceSleep = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", noRaceSleep) // for the commands that tests start; read at a start
 	testscript.Main(m, map[string]func(){"kaizen-audit": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -34,6 +39,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("KAIZEN_AUDIT_STATE", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", noRaceSleep)
 			env.Setenv("TZ", "Europe/Berlin") // whatever does not say its zone shows
 			return nil
 		},
