@@ -32,17 +32,17 @@ func init() {
 	}
 }
 
-// writeUntilKilled records from four goroutines and prints each receipt once
-// it has it.
+// writeUntilKilled records from so many goroutines that two batches are on their way
+// to the ring at once, and prints each receipt once it has it.
 func writeUntilKilled(path string) {
-	t, err := Open(path, &Options{SegmentBytes: 64 << 10, interval: 5 * time.Millisecond, ring: 16 << 10, ringAfter: 4})
+	t, err := Open(path, &Options{SegmentBytes: 64 << 10, interval: 5 * time.Millisecond, ring: 64 << 10, ringAfter: 4})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for g := range 4 {
+	for g := range 24 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				ev := event(fmt.Sprint("agent-", g), "step")

@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"io/fs"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -40,5 +42,36 @@ func TestParseRingEndsAtAGap(t *testing.T) {
 	}
 	if _, ok := parseFrame(data[2*ringBlock:]); !ok {
 		t.Error("the third frame is not where the second half begins")
+	}
+}
+
+// cached is a file system that has no way around its page cache.
+type cached struct{ durable.FS }
+
+func (c cached) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	if durable.Direct != 0 && flag&durable.Direct != 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EINVAL}
+	}
+	return c.FS.OpenFile(name, flag, perm)
+}
+
+// The ring is there also where nothing goes around the page cache.
+func TestRingThroughThePageCache(t *testing.T) {
+	m := durabletest.NewMem()
+	for _, dir := range []string{"/t", "/t/a.trail"} {
+		if err := m.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := &Journal{opts: Options{FS: cached{m}, Dir: "/t/a.trail", Ring: 4 * ringBlock}}
+	f, err := j.makeRing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openRing(cached{m}, j.ringPath()); err != nil {
+		t.Fatal(err)
 	}
 }
