@@ -76,7 +76,8 @@ func (t *Trail) openRemote(why error) error {
 	for _, o := range []struct {
 		name string
 		set  bool
-	}{{"CheckpointTo", len(t.opts.CheckpointTo) > 0}, {"Group", t.opts.Group != ""}, {"AppendOnly", t.opts.AppendOnly != ""}, {"SocketGroup", t.opts.SocketGroup != ""}} {
+	}{{"CheckpointTo", len(t.opts.CheckpointTo) > 0}, {"Group", t.opts.Group != ""}, {"AppendOnly", t.opts.AppendOnly != ""}, {"SocketGroup", t.opts.SocketGroup != ""},
+		{"Signer", t.opts.Signer != ""}, {"ArchiveTo", t.opts.ArchiveTo != nil}} {
 		if o.set {
 			t.warn(fmt.Errorf("option %s is its holder's to set as long as %w", o.name, why))
 		}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaizen-audit/kaizen-audit/archive"
 	"github.com/kaizen-audit/kaizen-audit/entry"
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 	"github.com/kaizen-audit/kaizen-audit/internal/socket"
@@ -609,5 +610,32 @@ func TestCrashTakeOver(t *testing.T) {
 	report, err := VerifyPath(context.Background(), path, nil)
 	if err != nil || report.Status != "intact" {
 		t.Fatalf("verify: %+v, %v", report, err)
+	}
+}
+
+// What is its holder's to set is said to who sets it beside one.
+func TestOptionsOfTheHolderAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "audit.jsonl")
+	holder, err := Open(path, &Options{StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	store, err := archive.OpenDir("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	second, err := Open(path, &Options{StateDir: t.TempDir(), Signer: "unix:" + filepath.Join(dir, "signer"), ArchiveTo: store,
+		Warn: func(err error) { warned = append(warned, err.Error()) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	for _, name := range []string{"Signer", "ArchiveTo"} {
+		if !slices.ContainsFunc(warned, func(w string) bool { return strings.HasPrefix(w, "option "+name+" is its holder's to set") }) {
+			t.Errorf("%s: %q", name, warned)
+		}
 	}
 }
