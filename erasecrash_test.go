@@ -32,6 +32,20 @@ func eraseOnMem(t *testing.T, fsys durable.FS) (*Trail, *Options, error) {
 	return trail, o, err
 }
 
+// openAfterCrash opens what a crash left of a trail in memory, where no canary may be.
+func openAfterCrash(t *testing.T, r *durabletest.Run, trail *Trail, o *Options) *Trail {
+	t.Helper()
+	trail.Close()
+	o.fs = r.Restart()
+	noCanaryOn(t, o.fs, "/log")
+	next, err := Open(memLog, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	return next
+}
+
 // noCanaryOn reads every file of a file system in memory.
 func noCanaryOn(t *testing.T, fsys durable.FS, dir string) {
 	t.Helper()
@@ -77,15 +91,7 @@ func erasesOrNot(t *testing.T, r *durabletest.Run) {
 		e, err := trail.EraseUser(ctx, "canary-mia", &EraseOptions{Reason: "canary of the reason", Certificate: "/log/c.json"})
 		done = err == nil && e.Done
 	})
-	trail.Close()
-	fsys := r.Restart()
-	noCanaryOn(t, fsys, "/log")
-	o.fs = fsys
-	next, err := Open(memLog, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { next.Close() })
+	next := openAfterCrash(t, r, trail, o)
 	if _, some, err := next.enc.Load().store.Pending(); some || err != nil {
 		t.Fatalf("an erasure is pending after an opening: %v", err)
 	}
@@ -105,7 +111,7 @@ func erasesOrNot(t *testing.T, r *durabletest.Run) {
 	if err != nil || known == erased {
 		t.Errorf("erased %v, and the identity store knows %v, %v", erased, known, err)
 	}
-	data, err := durable.ReadFile(fsys, "/log/c.json", 1<<20)
+	data, err := durable.ReadFile(o.fs, "/log/c.json", 1<<20)
 	switch {
 	case !erased && !errors.Is(err, fs.ErrNotExist):
 		t.Errorf("a certificate of nothing: %v", err)

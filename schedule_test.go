@@ -298,15 +298,7 @@ func schedulesOrNot(t *testing.T, r *durabletest.Run) {
 			acknowledged = 3
 		}
 	})
-	trail.Close()
-	fsys := r.Restart()
-	noCanaryOn(t, fsys, "/log")
-	o.fs = fsys
-	next, err := Open(memLog, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { next.Close() })
+	next := openAfterCrash(t, r, trail, o)
 	all, err := next.ScheduledErasures(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -428,15 +420,7 @@ func carriesOutOrNot(t *testing.T, r *durabletest.Run) {
 		due, err := trail.EraseDue(ctx)
 		done = err == nil && len(due.Done) == 1
 	})
-	trail.Close()
-	fsys := r.Restart()
-	noCanaryOn(t, fsys, "/log")
-	o.fs = fsys
-	next, err := Open(memLog, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { next.Close() })
+	next := openAfterCrash(t, r, trail, o)
 	waiting, err := next.ScheduledErasures(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -449,7 +433,7 @@ func carriesOutOrNot(t *testing.T, r *durabletest.Run) {
 	if err != nil || len(due.Failed) > 0 || len(due.Done) != len(waiting) || len(found(t, next, Query{User: "canary-mia"})) != 0 {
 		t.Fatalf("%+v, %v", due, err)
 	}
-	data, err := durable.ReadFile(fsys, "/log/c.json", 1<<20)
+	data, err := durable.ReadFile(o.fs, "/log/c.json", 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
