@@ -110,8 +110,8 @@ func (s *signer) abandon() {
 	}
 }
 
-// acknowledged is the journal's callback. The commit lock is held: it waits for
-// nothing.
+// acknowledged is the journal's callback, made in the order of lines, one call at a
+// time. Who recorded waits for it: it waits for nothing.
 func (s *signer) acknowledged(_ int64, digests []journal.Digest) {
 	s.pendingMu.Lock()
 	first := len(s.pending) == 0

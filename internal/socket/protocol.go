@@ -254,7 +254,8 @@ type Holder interface {
 	// records it; it gives an audit.Erasure as JSON.
 	Erase(ctx context.Context, by Peer, user string, options json.RawMessage) ([]byte, error)
 	// Prune prunes, Rotate seals, EraseDue carries out the erasures that were scheduled
-	// and are due; AddHold, LiftHold, CancelErasure and SetRetention record what they say. Each takes a JSON object, which docs/protocol.md describes, and gives the
+	// and are due; AddHold, LiftHold, CancelErasure and SetRetention record what they
+	// say. Each takes a JSON object, which docs/protocol.md describes, and gives the
 	// answer of the command of the same name as JSON.
 	Prune(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
 	Rotate(ctx context.Context, by Peer, asked json.RawMessage) ([]byte, error)
