@@ -13,7 +13,8 @@
 //     returned;
 //   - nothing else is promised, in either direction.
 //
-// An FS is safe for concurrent use. A File is not, but for ReadAt.
+// An FS is safe for concurrent use. A File is not, but for ReadAt, and for Sync and
+// Reserve beside a Write.
 package durable
 
 import (
@@ -202,12 +203,37 @@ func MkdirAll(fsys FS, name string, perm fs.FileMode) error {
 	return fsys.SyncDir(parent)
 }
 
-// StartSync begins to write a file out, where the system can, and does not
-// wait. It promises nothing: Sync does. Many small files that are all started
-// before the first is synced share one commit of the file system's journal:
-// with 128 new files of 8 KiB on ext4 it took the time a file from 250 to 93 µs.
+// StartSync begins to write out what a file has in the page cache, where the system
+// can, and does not wait. It promises nothing: Sync does, and finds less to do.
 func StartSync(f File) {
 	if s, ok := f.(interface{ startSync() }); ok {
 		s.startSync()
 	}
+}
+
+// SyncAll is Sync of many files at once, where the system can: they share what the
+// device does for one. Their writing is begun before the first is waited for. 500 new
+// files of 8 KiB beside a busy writer took 10 ms instead of 160.
+func SyncAll(files []File) error {
+	if len(files) > 2 {
+		for _, f := range files {
+			StartSync(f)
+		}
+		for len(files) > 0 {
+			n, err := syncTogether(files)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+			files = files[n:]
+		}
+	}
+	for _, f := range files {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

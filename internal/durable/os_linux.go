@@ -46,3 +46,9 @@ func (f osFile) startSync() {
 	// An error is the following Sync's to tell.
 	_ = syscall.SyncFileRange(int(f.Fd()), 0, 0, syncFileRangeWrite)
 }
+
+func (f osFile) mapShared(size int) ([]byte, error) {
+	return syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+}
+
+func unmap(b []byte) error { return syscall.Munmap(b) }

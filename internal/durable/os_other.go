@@ -12,3 +12,5 @@ func (f osFile) Reserve(int64) error { return errors.ErrUnsupported }
 
 // Direct is no flag here.
 const Direct = 0
+
+func unmap([]byte) error { return nil } // nothing is mapped here

@@ -36,8 +36,8 @@ func NewStore(fsys durable.FS, dir string) *Store {
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
-// atOnce is how many files are open while a flush writes them: started first
-// and synced after, they share the file system's commits.
+// atOnce is how many files are open while a flush writes them: synced together
+// they share the file system's commits.
 const atOnce = 128
 
 // Flush makes the tiles and bundles of a snapshot durable. It may be called
@@ -103,17 +103,7 @@ func (s *Store) write(group []fullTile, dirs map[string]bool) (err error) {
 			return err
 		}
 	}
-	if len(open) > 2 {
-		for _, f := range open {
-			durable.StartSync(f)
-		}
-	}
-	for _, f := range open {
-		if err := f.Sync(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return durable.SyncAll(open)
 }
 
 func (s *Store) mkdir(dir string) error {
