@@ -227,6 +227,110 @@ func TestFailedSyncStops(t *testing.T) {
 	reopen(t, m, h)
 }
 
+// The same with a ring, whose sync fails, or whose lines the log can't take: what was
+// acknowledged before is there after the next opening, and if the log takes it, for
+// those who read until then.
+func TestFailedRingStops(t *testing.T) {
+	for _, test := range []struct{ kind, name string }{{"sync", "/log/audit.trail/ring"}, {"write", memLog}} {
+		t.Run(test.kind, func(t *testing.T) {
+			m := newMem(t)
+			var fail atomic.Bool
+			f := durabletest.NewFaults(m, func(op durabletest.Op) durabletest.Action {
+				if fail.Load() && op.Kind == test.kind && op.Name == test.name {
+					fail.Store(false)
+					return durabletest.FailBefore(errors.New("the disk is ill"))
+				}
+				return durabletest.Pass
+			})
+			o := ringOptions(f)
+			o.ring = 1 << 20
+			trail, err := Open(memLog, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &history{}
+			if err := h.record(trail, 2); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.sign(trail); err != nil { // from here on there is a ring
+				t.Fatal(err)
+			}
+			if err := h.record(trail, 20); err != nil {
+				t.Fatal(err)
+			}
+			fail.Store(true)
+			if test.kind == "write" { // a reading has the log catch up
+				if _, _, err := trail.entryAt(context.Background(), h.receipts[21].Index); err == nil {
+					t.Error("the last entry is there")
+				}
+			}
+			if first := h.record(trail, 1); !errors.Is(first, ErrStopped) || !strings.Contains(first.Error(), "the disk is ill") {
+				t.Fatalf("%v", first)
+			}
+			if _, _, err := trail.entryAt(context.Background(), h.receipts[21].Index); (err == nil) != (test.kind == "sync") {
+				t.Errorf("the last entry: %v", err)
+			}
+			view, err := trail.view()
+			if err != nil {
+				t.Fatal(err)
+			}
+			gaps, err := view.Gaps(context.Background())
+			if err := errors.Join(err, view.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if last := h.receipts[21].Index; (len(gaps) == 0) != (test.kind == "sync") || len(gaps) > 0 && gaps[0].First+gaps[0].Count-1 != last {
+				t.Errorf("what a reading lacks: %v, up to entry %d", gaps, last)
+			}
+			if err := trail.Close(); err == nil {
+				t.Error("closed without a word")
+			}
+			if n := len(allLines(t, m, memLog)); test.kind == "sync" && int64(n) <= h.receipts[21].Index {
+				t.Errorf("the log has %d lines", n)
+			}
+			reopen(t, m, h)
+		})
+	}
+}
+
+// In mode Written the log does without a ring that somebody has cut short, or that can't
+// be written to.
+func TestWrittenWithoutItsRing(t *testing.T) {
+	ctx, dir, state := context.Background(), t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "audit.jsonl")
+	trail := must(Open(path, &Options{Durability: Written, StateDir: state, ring: 64 << 10, ringAfter: 1, manual: true, NoSocket: true}))
+	h := &history{}
+	if err := h.record(trail, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.sign(trail); err != nil { // from here on there is a ring
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := h.record(trail, 20); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, "audit.trail", "ring"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	killed := filepath.Join(t.TempDir(), "killed") // as a kill would leave the files now
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Close(); err != nil {
+		t.Error(err)
+	}
+	checkWhole(t, durable.OS, path, h)
+	again := must(Open(filepath.Join(killed, "audit.jsonl"), &Options{StateDir: state, NoSocket: true}))
+	if _, _, err := again.entryAt(ctx, h.receipts[len(h.receipts)-1].Index); err != nil {
+		t.Error(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	checkWhole(t, durable.OS, filepath.Join(killed, "audit.jsonl"), h)
+}
+
 // The same key with the same event gives the first receipt; another event is a
 // conflict and an entry. Across seals, restarts, crashes.
 func TestIdempotencyKeys(t *testing.T) {

@@ -219,6 +219,13 @@ func life(fsys durable.FS, h *history) error { return lifeWith(memOptions(fsys),
 // ringLife is the same with a ring, which comes round.
 func ringLife(fsys durable.FS, h *history) error { return lifeWith(ringOptions(fsys), h) }
 
+// writtenLife is that in mode Written, whose ring has smaller frames.
+func writtenLife(fsys durable.FS, h *history) error {
+	o := ringOptions(fsys)
+	o.Durability, o.ring = Written, 2*4<<10
+	return lifeWith(o, h)
+}
+
 func lifeWith(o *Options, h *history) error {
 	trail, err := Open(memLog, o)
 	if err != nil {
@@ -270,6 +277,61 @@ func TestCrashEachOperationFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, life) })
 		})
+	}
+	t.Run("written", func(t *testing.T) {
+		durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, writtenLife) })
+	})
+}
+
+// In mode Written a power failure takes what was acknowledged last, as far as it was
+// not synced, and nothing else: the trail opens, and what a checkpoint covered is there.
+func TestCrashPowerFailureWritten(t *testing.T) {
+	seeds := 3
+	if raceEnabled || testing.Short() { // make simulate runs all of them
+		seeds = 1
+	}
+	var kept, lost int
+	durabletest.EachCrash(t, seeds, func(t *testing.T, r *durabletest.Run) {
+		if err := durable.MkdirAll(r.FS, "/log", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		h := &history{}
+		r.Inject(func() { _ = writtenLife(r.FS, h) })
+		trail, err := Open(memLog, memOptions(r.Restart()))
+		if err != nil {
+			t.Fatalf("open after the crash: %v", err)
+		}
+		if err := trail.Close(); err != nil {
+			t.Fatal(err)
+		}
+		there := map[string]bool{}
+		for _, l := range allLines(t, r.Restart(), memLog) {
+			e, err := entry.Parse(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there[e.EventID] = true
+		}
+		covered := int64(0)
+		for _, c := range h.checkpoints {
+			covered = max(covered, c.Size)
+		}
+		n := 0
+		for n < len(h.receipts) && there[h.receipts[n].EventID] {
+			n++
+		}
+		for i, r := range h.receipts[n:] {
+			if r.Index < covered || there[r.EventID] {
+				t.Fatalf("of %d entries the first %d are there; entry %d of them: covered up to %d, there %v", len(h.receipts), n, n+i, covered, there[r.EventID])
+			}
+		}
+		kept, lost = kept+n, lost+len(h.receipts)-n
+		h.receipts = h.receipts[:n]
+		reopen(t, r.Restart(), h)
+	})
+	t.Logf("%d entries were there after the crashes, %d were not", kept, lost)
+	if kept == 0 || lost == 0 {
+		t.Error("nothing was lost, or nothing was there")
 	}
 }
 

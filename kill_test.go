@@ -23,26 +23,33 @@ import (
 var crashRounds = flag.Int("crash.rounds", 200, "how often the writer is killed")
 
 // killChild makes the test binary the writer that is killed; it is the log's
-// path.
-const killChild = "KAIZEN_TEST_KILL_CHILD"
+// path. killMode is its durability.
+const (
+	killChild = "KAIZEN_TEST_KILL_CHILD"
+	killMode  = "KAIZEN_TEST_KILL_MODE"
+)
 
 func init() {
 	if path := os.Getenv(killChild); path != "" {
-		writeUntilKilled(path)
+		mode := Durable
+		if os.Getenv(killMode) == Written.String() {
+			mode = Written
+		}
+		writeUntilKilled(path, mode)
 	}
 }
 
 // writeUntilKilled records from so many goroutines that two batches are on their way
 // to the ring at once, and prints each receipt once it has it.
-func writeUntilKilled(path string) {
-	t, err := Open(path, &Options{SegmentBytes: 64 << 10, interval: 5 * time.Millisecond, ring: 64 << 10, ringAfter: 4})
+func writeUntilKilled(path string, mode Durability) {
+	t, err := Open(path, &Options{Durability: mode, SegmentBytes: 64 << 10, interval: 5 * time.Millisecond, ring: 64 << 10, ringAfter: 4})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for g := range 24 {
+	for g := range 48 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				ev := event(fmt.Sprint("agent-", g), "step")
@@ -63,10 +70,17 @@ func writeUntilKilled(path string) {
 // A writer is killed again and again at random moments, seals included.
 // Nothing that it acknowledged is lost or there twice.
 func TestCrashKill(t *testing.T) {
-	rounds := *crashRounds
-	if testing.Short() {
-		rounds = min(rounds, 20)
+	for mode, rounds := range map[Durability]int{Durable: *crashRounds, Written: *crashRounds / 4} {
+		t.Run(mode.String(), func(t *testing.T) {
+			if testing.Short() {
+				rounds = min(rounds, 20)
+			}
+			killAgainAndAgain(t, mode, rounds)
+		})
 	}
+}
+
+func killAgainAndAgain(t *testing.T, mode Durability, rounds int) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d, %d rounds", seed, rounds)
@@ -76,7 +90,7 @@ func TestCrashKill(t *testing.T) {
 	for round := range rounds {
 		before := len(h.receipts)
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), killChild+"="+path)
+		cmd.Env = append(os.Environ(), killChild+"="+path, killMode+"="+mode.String())
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

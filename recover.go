@@ -352,7 +352,7 @@ func (t *Trail) load(clean, fresh bool) error {
 	t.journal, err = journal.Open(journal.Options{
 		FS: fsys, Path: t.path, Dir: t.dir, Mode: journal.Mode(t.opts.Durability),
 		Ring: t.opts.ring, RingAfter: t.opts.ringAfter,
-		Archive: t.fetched.segment, Acknowledged: t.signer.acknowledged, Due: t.signer.syncDue,
+		CatchUp: t.opts.catchUp, Archive: t.fetched.segment, Acknowledged: t.signer.acknowledged, Due: t.signer.syncDue,
 	})
 	if err != nil {
 		if errors.Is(err, durable.ErrLocked) {

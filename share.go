@@ -130,6 +130,9 @@ const serveLook = 50 * time.Millisecond
 type sharedTrail struct{ t *Trail }
 
 func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
+	if err := s.t.journal.CatchUp(); err != nil { // who asks may read the files next
+		return socket.Info{}, explainJournal(err)
+	}
 	kept, err := s.t.Retention(ctx)
 	if err != nil {
 		return socket.Info{}, err
@@ -189,6 +192,9 @@ func (s sharedTrail) NoteReading(ctx context.Context, by socket.Peer, r socket.R
 		eventType: r.EventType, action: r.Action, inputs: rawOrNil(r.Inputs), outputs: rawOrNil(r.Outputs), failed: r.EventType == eventsRefused,
 		by: by.RecordedBy(), metadata: map[string]any{"principal": by.Principal()},
 	})
+	if err == nil { // who notes a reading reads the files next
+		err = explainJournal(s.t.journal.CatchUp())
+	}
 	return receipt, shareError(err)
 }
 

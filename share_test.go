@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -637,5 +638,45 @@ func TestOptionsOfTheHolderAreNamed(t *testing.T) {
 		if !slices.ContainsFunc(warned, func(w string) bool { return strings.HasPrefix(w, "option "+name+" is its holder's to set") }) {
 			t.Errorf("%s: %q", name, warned)
 		}
+	}
+}
+
+// Who reads beside a busy writer finds all that it has acknowledged, also what the log
+// does not have yet.
+func TestReadersSeeWhatIsAcknowledged(t *testing.T) {
+	ctx, path, state := context.Background(), filepath.Join(t.TempDir(), "audit.jsonl"), t.TempDir()
+	for _, d := range []Durability{Durable, Written} {
+		t.Run(d.String(), func(t *testing.T) {
+			trail := must(Open(path, &Options{Durability: d, StateDir: state, ring: 1 << 20, ringAfter: 1, catchUp: time.Hour}))
+			defer trail.Close()
+			must(trail.Record(ctx, event("a", "x")))
+			if err := trail.signer.sign(); err != nil { // from here on there is a ring
+				t.Fatal(err)
+			}
+			count := func(reader *Trail) (n int) {
+				for _, err := range reader.Query(ctx, Query{Agent: d.String()}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					n++
+				}
+				return n
+			}
+			reader := must(Open(path, &Options{ReadOnly: true, StateDir: state}))
+			defer reader.Close()
+			for n := 1; n < 40; n++ {
+				r := must(trail.Record(ctx, event(d.String(), "x")))
+				if lines := bytes.Count(must(os.ReadFile(path)), []byte("\n")); n == 1 && int64(lines) > r.Index {
+					t.Fatal("the log has everything at once: this test shows nothing")
+				}
+				if n%2 == 0 {
+					if got := count(trail); got != n {
+						t.Fatalf("the holder sees %d of %d", got, n)
+					}
+				} else if got := count(reader); got != n {
+					t.Fatalf("a reader sees %d of %d", got, n)
+				}
+			}
+		})
 	}
 }

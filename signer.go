@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,8 @@ const (
 	// at, and memory stays bounded (16 MB of digests and tiles, and what is
 	// under way). A signer that fails slows nobody down; that it lags is told.
 	maxPending = 1 << 18
+	// maxSpare is the largest room for pending lines that is kept, 4 MB.
+	maxSpare = 1 << 17
 )
 
 // signer takes the digests of acknowledged lines behind the acknowledgement,
@@ -41,6 +44,7 @@ type signer struct {
 
 	pendingMu sync.Mutex
 	pending   []journal.Digest // acknowledged, not in the tree yet
+	spare     []journal.Digest // to be used again in its place; under treeMu
 	ended     bool             // nobody signs any more
 	since     time.Time        // when the first of them was acknowledged
 	unsigned  time.Time        // when the first was that is in the tree and under no checkpoint; zero where none is
@@ -74,7 +78,7 @@ func newSigner(t *Trail, store *tree.Store, c tree.Checkpoint) *signer {
 
 // start begins with the tree of the latest checkpoint and the lines beyond it.
 func (s *signer) start(b *tree.Builder, tail []journal.Digest) {
-	s.builder, s.pending, s.since = b, tail, time.Now()
+	s.builder, s.pending, s.since = b, slices.Clone(tail), time.Now()
 	if !s.trail.opts.manual {
 		s.wg.Add(1)
 		go s.run()
@@ -287,7 +291,7 @@ func (s *signer) growLocked(size int64) {
 	s.pendingMu.Lock()
 	n := min(max(size-s.builder.Size(), 0), int64(len(s.pending)))
 	take := s.pending[:n]
-	s.pending = append([]journal.Digest(nil), s.pending[n:]...)
+	s.pending, s.spare = append(s.spare[:0], s.pending[n:]...), nil
 	if n > 0 && s.unsigned.IsZero() {
 		s.unsigned = s.since
 	}
@@ -301,6 +305,9 @@ func (s *signer) growLocked(size int64) {
 	}
 	s.pendingMu.Unlock()
 	s.builder.Append(take...)
+	if cap(take) <= maxSpare {
+		s.spare = take
+	}
 }
 
 // rootAt gives the snapshot at exactly size, all of whose lines are synced and

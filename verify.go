@@ -61,7 +61,16 @@ func (t *Trail) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport,
 		o.StateDir = t.opts.StateDir
 	}
 	o.asOpened(&t.opts)
+	t.catchUp()
 	return VerifyPath(ctx, t.path, &o)
+}
+
+// catchUp has the log get what is acknowledged, for who reads it as a file. Where it
+// can't, it has less beyond the checkpoint.
+func (t *Trail) catchUp() {
+	if t.holds() {
+		_ = t.journal.CatchUp()
+	}
 }
 
 // asOpened fills in what a trail was opened with.
@@ -94,6 +103,7 @@ func (t *Trail) VerifySinceLast(ctx context.Context, opts *VerifyOptions) (*Veri
 		o.StateDir = t.opts.StateDir
 	}
 	o.asOpened(&t.opts)
+	t.catchUp()
 	r, err := verifyPath(ctx, t.path, &o, t.lastVerified(ctx))
 	if r == nil || ctx.Err() != nil {
 		return r, err

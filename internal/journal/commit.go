@@ -40,7 +40,8 @@ func (j *Journal) awaitLocked(n int64) {
 // The caller has set leading.
 func (j *Journal) lead() {
 	j.commit.Lock()
-	j.gather()
+	j.mu.Lock()
+	j.gatherLocked()
 	b := j.begin()
 	j.mu.Lock()
 	more := len(j.cur.digests) > 0
@@ -58,15 +59,14 @@ func (j *Journal) lead() {
 	}
 }
 
-// gather waits for a lane, and then lets those whom a batch before has woken, and
-// who are about to come again, come into this one: as long as they come, and
+// gatherLocked waits for a lane, and then lets those whom a batch before has woken,
+// and who are about to come again, come into this one: as long as they come, and
 // within bounds. A sync costs as much processor time as the encoding of fifty
 // entries, so that where the processors are the limit large batches are what is
 // fast. Many callers make two halves: while one is on its way the other encodes.
-func (j *Journal) gather() {
-	j.mu.Lock()
+func (j *Journal) gatherLocked() {
 	all := j.woken + j.cur.callers + j.flying
-	many := all >= manyCallers && j.ring != nil
+	many := all >= manyCallers && j.ring != nil && j.opts.Mode == Durable
 	if many {
 		j.awaitLocked(lanes - 1)
 	} else {
@@ -76,11 +76,10 @@ func (j *Journal) gather() {
 	if many {
 		target = min(target, (all+lanes-1)/lanes)
 	}
-	took := j.took
 	if j.cur.callers >= target {
-		j.mu.Unlock()
 		return
 	}
+	took := j.took
 	j.target = target
 	j.mu.Unlock()
 
@@ -98,7 +97,6 @@ func (j *Journal) gather() {
 	} else { // who has not come is not waited for again
 		j.target, j.woken = 0, 0
 	}
-	j.mu.Unlock()
 }
 
 // sleep waits until the batch is full, took at most, and leaves the processor to
@@ -137,15 +135,14 @@ func (j *Journal) spin(took time.Duration) {
 // commitCurrent commits the current batch, if there is one, and wakes who waits
 // for it; commit is held.
 func (j *Journal) commitCurrent() {
+	j.mu.Lock()
 	if b := j.begin(); b != nil {
 		j.finish(b)
 	}
 }
 
-// take makes the current batch one that is on its way.
-func (j *Journal) take() *batch {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+// takeLocked makes the current batch one that is on its way.
+func (j *Journal) takeLocked() *batch {
 	b := j.cur
 	if len(b.digests) == 0 {
 		return nil
@@ -153,28 +150,32 @@ func (j *Journal) take() *batch {
 	if b.room != nil {
 		close(b.room)
 	}
-	j.cur = &batch{}
+	if j.cur = j.spare.Swap(nil); j.cur == nil {
+		j.cur = new(batch)
+	}
 	if n := len(j.spares); n > 0 {
 		j.cur.buf, j.cur.digests = j.spares[n-1].buf[:0], j.spares[n-1].digests[:0]
 		j.spares = j.spares[:n-1]
 	}
 	j.flying += b.callers
-	b.ticket, b.start = j.begun, time.Now()
+	if j.opts.Mode == Durable || b.callers > 1 { // a lone write is not worth the look at the clock
+		b.start = time.Now()
+	}
+	b.ticket = j.begun
 	j.begun++
 	return b
 }
 
-// begin takes the current batch and writes it to the open segment; commit is held.
-// It is nil where there is none. Its error is in the batch.
+// begin takes the current batch and gives it its place; commit is held, and mu, which
+// it gives back. It is nil where there is none. Its error is in the batch.
 func (j *Journal) begin() *batch {
-	b := j.take()
+	b := j.takeLocked()
+	err, closed := j.stopped, j.closed
+	j.mu.Unlock()
 	if b == nil {
 		return nil
 	}
 	for {
-		j.mu.Lock()
-		err, closed := j.stopped, j.closed
-		j.mu.Unlock()
 		if err == nil {
 			err = j.write(b)
 		}
@@ -188,56 +189,77 @@ func (j *Journal) begin() *batch {
 		case <-time.After(retryFull):
 		case <-j.closing:
 		}
+		j.mu.Lock()
+		err, closed = j.stopped, j.closed
+		j.mu.Unlock()
 	}
 }
 
-// write appends a batch to the open segment. In mode Durable it gets a place in
-// the ring, or else the segment is synced. Crash: the file ends in a prefix of the
-// batch, or in garbage as long as what was not synced, none of it acknowledged but
-// what the ring has.
+// write gives a batch its place: in the ring, where there is one that can take it,
+// and the open segment has it soon after; or in the open segment, which mode Durable
+// syncs then. Crash: the segment ends in a prefix of the batch, or in garbage as long
+// as what was not synced, none of it acknowledged but what the ring has.
 func (j *Journal) write(b *batch) error {
 	lines := b.lines()
-	if err := j.reserve(int64(len(lines))); err != nil {
+	n := int64(len(lines))
+	if err := j.reserve(n); err != nil {
+		return err
+	}
+	at := j.offset
+	// What is acknowledged before the segment has it must have its space there.
+	behind := at+n <= j.reserved && j.placeRing(b, at)
+	var err error
+	if behind {
+		err = j.leave(lines)
+	} else {
+		err = j.append(lines)
+	}
+	if err != nil {
+		return err
+	}
+	j.offset += n
+	unsynced := j.unsynced.Add(n)
+	due := unsynced >= maxUnsynced
+	if j.opts.Mode == Durable {
+		due = !behind && !j.placeRing(b, at)
+	}
+	if !due {
+		return nil
+	}
+	// Invariant 1. Crash after this: the lines are there.
+	b.synced = true
+	return j.sync()
+}
+
+// append writes lines to the open segment.
+func (j *Journal) append(lines []byte) error {
+	if err := j.CatchUp(); err != nil {
 		return err
 	}
 	n, err := j.file.Write(lines)
 	if err == nil && n < len(lines) {
 		err = io.ErrShortWrite
 	}
-	if err != nil {
-		// Half a line must not stay before the next one (invariant 5).
-		if cut := j.file.Truncate(j.offset); cut != nil {
-			return j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
-		}
-		j.reserved = j.offset // truncation gave the space back
-		if isFull(err) {
-			return fmt.Errorf("%w: %w", ErrFull, err)
-		}
-		return j.stop(fmt.Errorf("write: %w", err))
-	}
-	at := j.offset
-	j.offset += int64(len(lines))
-	unsynced := j.unsynced.Add(int64(len(lines)))
-	var ok bool
-	if b.slot, b.turned, ok = j.placeRing(int(b.ticket%lanes), at, len(lines)); ok {
+	if err == nil {
 		return nil
 	}
-	// Invariant 1. Crash after this: the lines are there.
-	if j.opts.Mode == Durable || unsynced >= maxUnsynced {
-		b.synced = true
-		return j.sync()
+	// Half a line must not stay before the next one (invariant 5).
+	if cut := j.file.Truncate(j.offset); cut != nil {
+		return j.stop(fmt.Errorf("write: %w; cut back: %w", err, cut))
 	}
-	return nil
+	j.reserved = j.offset // truncation gave the space back
+	if isFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return j.stop(fmt.Errorf("write: %w", err))
 }
 
-// finish makes a batch durable in the ring, where it has a place there, and
-// acknowledges it after all before it.
+// finish puts a batch into the ring, where it has a place there, and acknowledges it
+// after all before it.
 func (j *Journal) finish(b *batch) {
 	// Invariant 1. Crash after this: the lines are there.
-	if b.err == nil && b.slot.file != nil {
-		if err := b.slot.put(b); err != nil {
-			b.err = j.stop(fmt.Errorf("ring: %w", err))
-		}
+	if b.err == nil && b.slot.lane != nil {
+		b.err = j.put(b)
 	}
 	n := int64(len(b.digests))
 	j.mu.Lock()
@@ -269,17 +291,37 @@ func (j *Journal) finish(b *batch) {
 		j.opts.Due()
 	}
 	j.mu.Lock()
-	if cap(b.buf) <= 2*batchBytes && len(j.spares) < lanes { // a giant is left to the collector
+	// A giant is left to the collector, and what the kernel may still read.
+	if b.err == nil && cap(b.buf) <= 2*batchBytes && len(j.spares) < lanes {
 		j.spares = append(j.spares, batch{buf: b.buf, digests: b.digests})
 	}
 	b.buf, b.digests = nil, nil
 	j.commits++
 	j.flying -= b.callers
 	j.woken += b.callers
-	j.took = time.Since(b.start)
+	if !b.start.IsZero() {
+		j.took = time.Since(b.start)
+	}
 	j.turn.Broadcast()
 	if b.done != nil {
 		close(b.done)
 	}
 	j.mu.Unlock()
+}
+
+// put puts a batch into the ring. In mode Written the segment can do without it:
+// where the ring can't be written to, since somebody has cut it short or its file
+// system wants space for it, it has what was acknowledged, and so has this batch.
+func (j *Journal) put(b *batch) error {
+	err := b.slot.put(b)
+	if err == nil {
+		return nil
+	}
+	if !b.slot.ring.kind.sync {
+		b.slot.ring.gone.Store(true)
+		if j.CatchUp() == nil {
+			return nil
+		}
+	}
+	return j.stop(fmt.Errorf("ring: %w", err))
 }

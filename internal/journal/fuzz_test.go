@@ -1,12 +1,6 @@
 package journal
 
-import (
-	"os"
-	"testing"
-
-	"github.com/kaizen-audit/kaizen-audit/internal/durable"
-	"github.com/kaizen-audit/kaizen-audit/internal/durable/durabletest"
-)
+import "testing"
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"format":1,"segments":[{"first":0,"count":2,"file":"00000000000000000000.jsonl.zst","bytes":9,"stored":5,"root":"00"},{"first":2,"count":1,"file":"00000000000000000002.jsonl.zst","bytes":9}]}`))
@@ -29,32 +23,16 @@ func FuzzParseManifest(f *testing.F) {
 // What a ring holds is what was written, wherever it ends; anything else is no
 // frame.
 func FuzzParseRing(f *testing.F) {
-	m := durabletest.NewMem()
-	file, err := m.OpenFile("/ring", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		f.Fatal(err)
+	for _, kind := range []*ringKind{durableRing, writtenRing} {
+		data := filledRing(f, kind, 9)
+		f.Add(data)
+		f.Add(data[:2*ringBlock])
+		f.Add([]byte(kind.magic))
 	}
-	r := &ring{files: [lanes]durable.File{file}, half: 2 * ringBlock}
-	for i := range 9 {
-		line := []byte("line 456\n")
-		s := r.place(0, 3, int64(i*9), len(line))
-		b := batch{}
-		b.add(line, nil)
-		if err := s.put(&b); err != nil {
-			f.Fatal(err)
-		}
-	}
-	data, err := durable.ReadFile(m, "/ring", 1<<20)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data)
-	f.Add(data[:2*ringBlock])
-	f.Add([]byte(ringMagic))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		last := uint64(0)
 		for _, fr := range parseRing(data) {
-			if last != 0 && fr.seq != last+1 || fr.first < 0 || fr.offset < 0 || len(fr.batch) == 0 || fr.batch[len(fr.batch)-1] != '\n' {
+			if last != 0 && fr.seq != last+1 || fr.kind == nil || fr.first < 0 || fr.offset < 0 || len(fr.batch) == 0 || fr.batch[len(fr.batch)-1] != '\n' {
 				t.Fatalf("%q gives %+v", data, fr)
 			}
 			last = fr.seq

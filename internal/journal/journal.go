@@ -64,6 +64,9 @@ type Options struct {
 	// RingAfter is how many commits are made before there is a ring; 0 means
 	// 32.
 	RingAfter int64
+	// CatchUp is how long the open segment may lack acknowledged lines that the ring
+	// has, where nobody asks; 0 means until somebody does.
+	CatchUp time.Duration
 	// Archive has the segments whose files are in the archive only; nil where there
 	// is none to ask.
 	Archive Archive
@@ -86,16 +89,19 @@ type Journal struct {
 	// it. Batches may be on their way to the ring then; exclusive waits for them.
 	commit    sync.Mutex
 	file      durable.File // exchanged under syncing too
-	offset    int64        // end of the open segment's last line
+	offset    int64        // end of the open segment's last line, behind included
 	reserved  int64        // space asked for, from the file's start
 	noReserve bool         // the file system can't
 	ring      *ring        // nil where there is none
+
+	behind behind
+	late   chan struct{} // the segment lacks something; nil where nobody is told
 
 	// syncing is held during a sync and what follows from its error: the
 	// kernel tells a failure once, and nobody may take the next sync's success
 	// for an answer.
 	syncing  sync.Mutex
-	unsynced atomic.Int64 // bytes written since the last sync
+	unsynced atomic.Int64 // bytes since the last sync, behind included
 
 	came atomic.Int64  // appends since the opening
 	size atomic.Int64  // acknowledged bytes of the open segment; written under mu
@@ -106,26 +112,27 @@ type Journal struct {
 
 	mu       sync.Mutex // with these under it
 	cur      *batch
-	spares   []batch       // buffers of batches before, to be used again
-	leading  bool          // somebody leads or is about to
-	idle     *sync.Cond    // leading went false
-	took     time.Duration // by the last commit
-	woken    int           // callers that were woken and have not come again
-	flying   int           // callers of batches on their way
-	target   int           // callers that the leader waits for; 0 for none
-	begun    int64         // batches that were written to the segment, since the opening
-	commits  int64         // batches that were committed, since the opening
-	turn     *sync.Cond    // commits has grown
-	broken   error         // of a batch, for those behind it
-	ringDue  int64         // commits after which a ring is worth making
-	paused   chan struct{} // closed when a seal ends; nil while there is none
-	accepted int64         // index of the next line to be accepted
-	lowSpace bool          // no space is reserved for what is accepted
-	first    int64         // of the open segment
-	next     int64         // index of the next line to be acknowledged
-	synced   int64         // lines known to be on disk
-	offsets  []int64       // of every offsetEvery-th line of the open segment
-	segments []Segment     // sealed and cut off, ascending
+	spare    atomic.Pointer[batch] // to be used again; not under mu
+	spares   []batch               // buffers of batches before, to be used again
+	leading  bool                  // somebody leads or is about to
+	idle     *sync.Cond            // leading went false
+	took     time.Duration         // by the last commit
+	woken    int                   // callers that were woken and have not come again
+	flying   int                   // callers of batches on their way
+	target   int                   // callers that the leader waits for; 0 for none
+	begun    int64                 // batches that were given their place, since the opening
+	commits  int64                 // batches that were committed, since the opening
+	turn     *sync.Cond            // commits has grown
+	broken   error                 // of a batch, for those behind it
+	ringDue  int64                 // commits after which a ring is worth making
+	paused   chan struct{}         // closed when a seal ends; nil while there is none
+	accepted int64                 // index of the next line to be accepted
+	lowSpace bool                  // no space is reserved for what is accepted
+	first    int64                 // of the open segment
+	next     int64                 // index of the next line to be acknowledged
+	synced   int64                 // lines known to be on disk
+	offsets  []int64               // of every offsetEvery-th line of the open segment
+	segments []Segment             // sealed and cut off, ascending
 	stopped  error
 	closed   bool
 }
@@ -144,7 +151,7 @@ type batch struct {
 	// Since it is on its way:
 	ticket int64 // its place in the order of commits
 	start  time.Time
-	slot   slot // of the ring; without a file it needs none
+	slot   slot // of the ring; without a lane it needs none
 	turned bool // it began a half of the ring
 	synced bool // with all before it in the segment
 }
@@ -244,10 +251,15 @@ func (j *Journal) Append(ctx context.Context, buf []byte, digests []Digest) (fir
 			}
 		}
 	}
-	if b.err != nil {
-		return 0, b.err
+	first, err = b.first+at, b.err
+	if inline && b.callers == 1 { // nobody else knows it
+		*b = batch{}
+		j.spare.Store(b)
 	}
-	return b.first + at, nil
+	if err != nil {
+		return 0, err
+	}
+	return first, nil
 }
 
 // AppendMade adds lines that have to know their index: made is given it and returns
@@ -312,6 +324,9 @@ func (j *Journal) sync() error {
 		return err
 	}
 	before := j.unsynced.Load()
+	if err := j.CatchUp(); err != nil {
+		return err
+	}
 	if err := j.file.Sync(); err != nil {
 		return j.stop(fmt.Errorf("sync: %w", err))
 	}
@@ -464,12 +479,13 @@ func (j *Journal) Close() error {
 	j.mu.Unlock()
 	j.exclusive()
 	defer j.commit.Unlock()
-	var errs []error
+	errs := []error{j.CatchUp()} // what is acknowledged, also where the journal has stopped
 	if j.Err() == nil {
+		var err error
 		if !j.noReserve && j.reserved > j.offset {
-			errs = append(errs, j.file.Truncate(j.offset))
+			err = j.file.Truncate(j.offset)
 		}
-		errs = append(errs, j.sync())
+		errs = append(errs, err, j.sync())
 		if err := errors.Join(errs...); err == nil {
 			j.mu.Lock()
 			j.synced = j.next
@@ -489,5 +505,6 @@ func (j *Journal) Close() error {
 	if j.ring != nil { // something went wrong: its lines may be needed
 		errs = append(errs, j.ring.close())
 	}
+	j.behind.soon.Wait()
 	return errors.Join(append(errs, j.file.Close())...)
 }

@@ -378,6 +378,7 @@ type View struct {
 	offsets  []int64
 
 	away      Archive
+	owed      int64 // lines that are acknowledged, where the open segment could not get them all
 	covered   int64 // lines that there must be at least
 	uncertain error // why covered is not known
 	lawful    func(first, count int64) bool
@@ -521,16 +522,21 @@ func (v *View) unmoved(path string, mine fs.FileInfo) (bool, error) {
 func (j *Journal) View() (*View, error) {
 	j.commit.Lock()
 	defer j.commit.Unlock()
+	behind := j.CatchUp() != nil
 	f, err := j.opts.FS.OpenFile(j.opts.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return &View{
+	v := &View{
 		fs: j.opts.FS, dir: j.opts.Dir, name: filepath.Base(j.opts.Path), file: f, segments: slices.Clone(j.segments),
 		first: j.first, bytes: j.size.Load(), next: j.next, offsets: slices.Clone(j.offsets), away: j.opts.Archive,
-	}, nil
+	}
+	if behind { // the rest is what this view lacks
+		v.bytes, v.next, v.owed = -1, -1, j.next
+	}
+	return v, nil
 }
 
 // Close closes the view's file.
@@ -557,7 +563,7 @@ func (v *View) Parts() []Part {
 	for _, s := range v.segments {
 		parts = append(parts, Part{Segment: s})
 	}
-	open := Part{Segment: Segment{First: v.first, Count: -1}, Open: true, Until: v.covered}
+	open := Part{Segment: Segment{First: v.first, Count: -1}, Open: true, Until: max(v.covered, v.owed)}
 	switch {
 	case v.next >= 0:
 		open.Count = v.next - v.first

@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/kaizen-audit/kaizen-audit/internal/durable"
@@ -23,18 +23,21 @@ import (
 // syncing a file that grows costs one for each sync: with it a durable append
 // takes two thirds of the time here, and a batch of 64 half of it.
 //
-// A batch goes to the open segment first, without a sync, and then to the
-// ring, with one: that is what acknowledges it. The segment is synced soon
-// after, before a checkpoint covers the batch and before the ring comes round.
-// After a crash the ring's batches are written to the segment once more.
+// A batch goes to the ring, with a sync: that is what acknowledges it. The open
+// segment has it soon after (behind), and is synced before a checkpoint covers the
+// batch and before the ring comes round. After a crash the ring's batches are
+// written to the segment once more.
 //
 // It has two halves. Each is begun anew only when everything that it held is
 // synced in the segment.
 //
-// Two batches may be on their way to it at once, each through an open file of
-// its own: the kernel tells a failed sync once to each of them.
+// Mode Written has a ring too, which is not synced: there it saves the wait for the
+// pages that a file needs as it grows, up to ten times that of writing to pages that
+// are there. Each half is begun anew when the segment has what it held.
 type ring struct {
-	files [lanes]durable.File // the second is opened when it is wanted
+	lanes [lanes]*lane // the second is opened when it is wanted
+	gone  atomic.Bool  // it can't be written to; mode Written does without
+	kind  *ringKind
 	half  int64
 	side  int      // the half that is being filled
 	at    int64    // where the next frame goes, within the half
@@ -42,12 +45,28 @@ type ring struct {
 	ends  [2]int64 // where in the segment the last batch of each half ends
 }
 
-// lanes is how many batches can be on their way to the ring at once.
-const lanes = 2
+// ringKind is what the rings of a mode have in common.
+type ringKind struct {
+	magic string // of each frame
+	// A frame begins at a multiple of block. What is written around the page cache
+	// has to begin at a block of the device; one with larger ones than 4 KiB is not
+	// met.
+	block int64
+	sync  bool // a frame counts when it is synced
+	most  int64
+}
+
+var (
+	durableRing = &ringKind{magic: "kzring1\n", block: ringBlock, sync: true, most: maxRing}
+	// A ring of mode Written is for a process that is killed: the page cache has it.
+	// It is small, and so all of it stays in the processor's caches.
+	writtenRing = &ringKind{magic: "kzring2\n", block: 64, most: 2 << 20}
+)
 
 // slot is a place in the ring for one batch.
 type slot struct {
-	file          durable.File
+	lane          *lane
+	ring          *ring
 	at            int64 // of the frame
 	seq           uint64
 	first, offset int64 // of the segment's first line; of the batch in the segment
@@ -59,13 +78,12 @@ const (
 	// ringAfter is how many commits a journal has made before it has a ring: a
 	// process that records a few entries and ends is better off without.
 	ringAfter = 32
-	// A frame is 8 bytes of ringMagic; its number, the index of the segment's
+	// A frame is 8 bytes of its kind's magic; its number, the index of the segment's
 	// first line, the batch's place in the segment and its length as big-endian
 	// uint64; the CRC-32C of all that and of the batch, as uint32; the batch.
 	frameHead = 8 + 4*8 + 4
-	ringMagic = "kzring1\n"
-	// A frame begins at a multiple of ringBlock: what is written around the page
-	// cache has to, and a device with larger blocks than 4 KiB is not met.
+	// ringBlock is what the length of a half and the memory of a batch are multiples
+	// of.
 	ringBlock = 4096
 )
 
@@ -75,55 +93,52 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func halfRing(size int64) int64 { return size / 2 / ringBlock * ringBlock }
 
 // fits tells whether a batch can be in the ring at all.
-func (r *ring) fits(batch int) bool { return frameSize(batch) <= r.half }
+func (r *ring) fits(batch int) bool { return r.kind.frameSize(batch) <= r.half }
 
 // frameSize is how much of the ring a batch takes.
-func frameSize(batch int) int64 { return blocks(frameHead + int64(batch)) }
+func (k *ringKind) frameSize(batch int) int64 { return blocks(frameHead+int64(batch), k.block) }
 
 // blocks rounds up to whole blocks.
-func blocks(n int64) int64 { return (n + ringBlock - 1) / ringBlock * ringBlock }
+func blocks(n, block int64) int64 { return (n + block - 1) / block * block }
 
 // turns is the half that has to be begun anew for a batch, if one has to.
 func (r *ring) turns(batch int) (side int, ok bool) {
-	return 1 - r.side, r.at+frameSize(batch) > r.half
+	return 1 - r.side, r.at+r.kind.frameSize(batch) > r.half
 }
 
-// place takes the next place for a batch. The file is that of the lane.
-func (r *ring) place(lane int, first, offset int64, batch int) slot {
+// place takes the next place for a batch, on a lane.
+func (r *ring) place(l *lane, first, offset int64, batch int) slot {
 	if side, ok := r.turns(batch); ok {
 		r.side, r.at = side, 0
 	}
 	r.seq++
-	s := slot{r.files[lane], int64(r.side)*r.half + r.at, r.seq, first, offset}
-	r.at += frameSize(batch)
+	s := slot{l, r, int64(r.side)*r.half + r.at, r.seq, first, offset}
+	r.at += r.kind.frameSize(batch)
 	r.ends[r.side] = offset + int64(batch)
 	return s
 }
 
-// put writes a batch to its place and syncs it. Crash: the frame is there and
+// put writes a batch to its place, and syncs it in mode Durable. Crash: the frame is there and
 // whole, or its sum is wrong and the ring ends before it, whatever is there of the
 // batch behind it, which waits for this one.
 func (s *slot) put(b *batch) error {
 	lines := b.lines()
 	h := b.buf[:0]
-	h = append(h, ringMagic...)
+	h = append(h, s.ring.kind.magic...)
 	h = binary.BigEndian.AppendUint64(h, s.seq)
 	h = binary.BigEndian.AppendUint64(h, uint64(s.first))
 	h = binary.BigEndian.AppendUint64(h, uint64(s.offset))
 	h = binary.BigEndian.AppendUint64(h, uint64(len(lines)))
 	binary.BigEndian.AppendUint32(h, crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, lines))
-	frame := b.buf[:frameSize(len(lines))]
+	frame := b.buf[:s.ring.kind.frameSize(len(lines))]
 	clear(frame[len(b.buf):])
-	if _, err := s.file.WriteAt(frame, s.at); err != nil {
-		return err
-	}
-	return s.file.Sync()
+	return s.lane.put(frame, s.at, b.callers)
 }
 
 // roomFor is buf with room for n bytes more and up to the end of their last block,
 // its beginning at a place in memory that may be written around the page cache.
 func roomFor(buf []byte, n int) []byte {
-	want := int(blocks(int64(len(buf) + n)))
+	want := int(blocks(int64(len(buf)+n), ringBlock))
 	if cap(buf) >= want {
 		return buf
 	}
@@ -132,21 +147,11 @@ func roomFor(buf []byte, n int) []byte {
 	return append(room[skip:skip:len(room)], buf...)
 }
 
-// openRing opens the ring's file for writes around the page cache, which save a
-// copy and a part of the wait, or where the file system has none, for others.
-func openRing(fsys durable.FS, path string) (durable.File, error) {
-	f, err := fsys.OpenFile(path, os.O_RDWR|durable.Direct, 0)
-	if errors.Is(err, syscall.EINVAL) {
-		return fsys.OpenFile(path, os.O_RDWR, 0)
-	}
-	return f, err
-}
-
 func (r *ring) close() error {
 	var errs []error
-	for _, f := range r.files {
-		if f != nil {
-			errs = append(errs, f.Close())
+	for _, l := range r.lanes {
+		if l != nil {
+			errs = append(errs, l.close())
 		}
 	}
 	return errors.Join(errs...)
@@ -154,6 +159,7 @@ func (r *ring) close() error {
 
 // frame is a batch as the ring has it.
 type frame struct {
+	kind          *ringKind
 	seq           uint64
 	first, offset int64
 	batch         []byte
@@ -161,7 +167,15 @@ type frame struct {
 
 // parseFrame reads the frame at the beginning of b.
 func parseFrame(b []byte) (f frame, ok bool) {
-	if len(b) < frameHead || string(b[:8]) != ringMagic {
+	if len(b) < frameHead {
+		return f, false
+	}
+	switch string(b[:8]) {
+	case durableRing.magic:
+		f.kind = durableRing
+	case writtenRing.magic:
+		f.kind = writtenRing
+	default:
 		return f, false
 	}
 	length := binary.BigEndian.Uint64(b[32:])
@@ -194,7 +208,7 @@ func parseRing(b []byte) []frame {
 				break
 			}
 			frames = append(frames, f)
-			part, last = part[min(frameSize(len(f.batch)), int64(len(part))):], f.seq
+			part, last = part[min(f.kind.frameSize(len(f.batch)), int64(len(part))):], f.seq
 		}
 	}
 	slices.SortStableFunc(frames, func(a, b frame) int {
@@ -225,41 +239,52 @@ func (j *Journal) Quicken() {
 		j.ringDue = never // but after a seal
 	}
 	j.mu.Unlock()
-	if !due || j.opts.Mode != Durable || j.opts.Ring == 0 {
+	if !due || j.opts.Mode == Queued || j.opts.Ring == 0 {
 		return
 	}
-	f, err := j.makeRing()
+	kind := durableRing
+	if j.opts.Mode == Written {
+		kind = writtenRing
+	}
+	size := min(j.opts.Ring, kind.most)
+	l, err := j.makeRing(kind, size)
 	j.exclusive()
 	defer j.commit.Unlock()
 	j.mu.Lock()
 	useless := err != nil || j.stopped != nil || j.closed
 	j.mu.Unlock()
 	if useless {
-		if f != nil {
-			_ = errors.Join(f.Close(), j.opts.FS.Remove(j.ringPath()))
+		if l != nil {
+			_ = errors.Join(l.close(), j.opts.FS.Remove(j.ringPath()))
 		}
 		return
 	}
-	j.ring = &ring{files: [lanes]durable.File{f}, half: halfRing(j.opts.Ring)}
+	j.ring = &ring{lanes: [lanes]*lane{l}, kind: kind, half: halfRing(size)}
+	if j.opts.CatchUp > 0 && j.late == nil {
+		j.late = make(chan struct{}, 1)
+		j.behind.soon.Go(j.catchUpSoon)
+	}
 }
 
 func (j *Journal) ringPath() string { return filepath.Join(j.opts.Dir, ringFile) }
 
 // makeRing writes the file in full, so that its blocks are there and were
 // written: what is then written in place changes nothing but bytes.
-func (j *Journal) makeRing() (f durable.File, err error) {
+func (j *Journal) makeRing(kind *ringKind, size int64) (l *lane, err error) {
 	fsys := j.opts.FS
-	f, err = fsys.OpenFile(j.ringPath(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := fsys.OpenFile(j.ringPath(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = f.Reserve(j.opts.Ring)
+	err = f.Reserve(size)
 	if errors.Is(err, errors.ErrUnsupported) {
 		err = nil
 	}
-	zeros := make([]byte, min(j.opts.Ring, 1<<20))
-	for at := int64(0); at < j.opts.Ring && err == nil; at += int64(len(zeros)) {
-		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), j.opts.Ring-at)], at)
+	// Block by block: where the page cache gets larger pieces at once it keeps them in
+	// one, and then looks at all of a piece for each write to a part of it.
+	zeros := make([]byte, ringBlock)
+	for at := int64(0); at < size && err == nil; at += ringBlock {
+		_, err = f.WriteAt(zeros[:min(ringBlock, size-at)], at)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -269,18 +294,18 @@ func (j *Journal) makeRing() (f durable.File, err error) {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		f, err = openRing(fsys, j.ringPath())
+		l, err = openLane(fsys, j.ringPath(), kind, size)
 	}
 	if err == nil { // a device with larger blocks says so now
-		_, err = f.WriteAt(roomFor(nil, ringBlock)[:ringBlock], 0)
+		_, err = l.file.WriteAt(roomFor(nil, ringBlock)[:ringBlock], 0)
 		if err != nil {
-			err = errors.Join(err, f.Close())
+			err = errors.Join(err, l.close())
 		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, fsys.Remove(j.ringPath()))
 	}
-	return f, nil
+	return l, nil
 }
 
 // dropRing removes the ring, everything in it being synced in the segment;
@@ -297,26 +322,38 @@ func (j *Journal) dropRing() error {
 	return err
 }
 
-// placeRing takes a place in the ring for a batch that was written to the
-// segment at offset. It reports false where the segment has to be synced instead.
-func (j *Journal) placeRing(lane int, offset int64, batch int) (s slot, turned, ok bool) {
-	r := j.ring
-	if r == nil || j.opts.Mode != Durable || !r.fits(batch) {
-		return s, false, false
+// placeRing takes a place in the ring for a batch whose place in the segment is at
+// offset. It reports false where the batch has to go to the segment instead.
+func (j *Journal) placeRing(b *batch, offset int64) bool {
+	r, batch := j.ring, len(b.lines())
+	if r == nil || r.gone.Load() || !r.fits(batch) {
+		return false
 	}
 	side, turns := r.turns(batch)
-	if turns && r.ends[side] > j.offset-j.unsynced.Load() {
-		// Everything, this batch too, and the next one begins the half.
-		return s, false, false
+	if turns && !j.mayTurn(r.ends[side]) {
+		return false
 	}
-	if r.files[lane] == nil {
-		f, err := openRing(j.opts.FS, j.ringPath())
-		if err != nil {
-			return s, false, false
+	l := &r.lanes[0]
+	if r.kind.sync { // else one batch is on its way at a time
+		l = &r.lanes[b.ticket%lanes]
+	}
+	if *l == nil {
+		var err error
+		if *l, err = openLane(j.opts.FS, j.ringPath(), r.kind, 2*r.half); err != nil {
+			return false
 		}
-		r.files[lane] = f
 	}
-	return r.place(lane, j.first, offset, batch), turns, true
+	b.slot, b.turned = r.place(*l, j.first, offset, batch), turns && r.kind.sync
+	return true
+}
+
+// mayTurn tells whether a half may be begun anew whose last batch ends there in the
+// segment.
+func (j *Journal) mayTurn(end int64) bool {
+	if j.ring.kind.sync { // else everything is synced, and the next batch begins the half
+		return end <= j.offset-j.unsynced.Load()
+	}
+	return j.CatchUp() == nil
 }
 
 // RestoreRing writes the batches of a ring that a crash left into the open
@@ -369,6 +406,9 @@ func (j *Journal) restore(covered int64, frames []frame) error {
 		at, batch := fr.offset+skip, fr.batch[skip:]
 		if fr.first != j.first || len(batch) == 0 {
 			continue
+		}
+		if at > end && !fr.kind.sync {
+			break // the power failed, and mode Written promises nothing then
 		}
 		if at > end {
 			return fmt.Errorf("%w: it goes on at byte %d and %s ends at %d", ErrRing, at, filepath.Base(j.opts.Path), end)

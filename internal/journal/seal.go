@@ -43,6 +43,9 @@ func (j *Journal) Cut(head func(Segment) (line []byte, err error)) (Segment, err
 	}
 	// The lines first, as a commit would: they get a second name below, and
 	// what has it must be whole.
+	if err := j.CatchUp(); err != nil {
+		return Segment{}, fmt.Errorf("seal: %w", err)
+	}
 	if !j.noReserve && j.reserved > j.offset {
 		if err := j.file.Truncate(j.offset); err != nil {
 			return Segment{}, fmt.Errorf("seal: %w", err)

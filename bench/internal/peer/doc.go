@@ -20,7 +20,8 @@ type Mode int
 const (
 	// Durable: on disk.
 	Durable Mode = iota
-	// Written: handed to the operating system by write(2).
+	// Written: handed to the operating system, so that the end of the process
+	// does not lose it.
 	Written
 )
 
