@@ -102,7 +102,7 @@ race:
 # The simulations that are shortened under the race detector, which makes seconds
 # of signing into minutes, in full.
 simulate:
-	$(GO) test -run '^(TestManySecondsLeaveNoLitter|TestCrashPowerFailure|TestCrashManyWritersPowerFailure|TestRecordAllocatesLittle|TestTamperEveryBitOfTheCheckpoint|TestASignersTrailSurvivesACrashAtEveryStep|TestWriteOnlySurvivesACrashAtEveryStep)$$' .
+	$(GO) test -run '^(TestManySecondsLeaveNoLitter|TestCrashPowerFailure|TestCrashPowerFailureWritten|TestCrashEachOperationFails|TestCrashManyWritersPowerFailure|TestRecordAllocatesLittle|TestTamperEveryBitOfTheCheckpoint|TestASignersTrailSurvivesACrashAtEveryStep|TestWriteOnlySurvivesACrashAtEveryStep)$$' .
 
 # Each fuzz test of the repository for $(FUZZTIME).
 fuzz:

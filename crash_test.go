@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -273,21 +274,26 @@ func TestCrashPowerFailure(t *testing.T) {
 
 // Every operation fails once: it did not happen, or it happened all the same.
 func TestCrashEachOperationFails(t *testing.T) {
-	for name, life := range lives {
+	all := maps.Clone(lives)
+	all["written"] = writtenLife
+	for name, life := range all {
 		t.Run(name, func(t *testing.T) {
+			if raceEnabled && name != "plain" {
+				t.Skip("make simulate runs it")
+			}
 			durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, life) })
 		})
 	}
-	t.Run("written", func(t *testing.T) {
-		durabletest.EachOp(t, func(t *testing.T, r *durabletest.Run) { liveAndReopen(t, r, writtenLife) })
-	})
 }
 
 // In mode Written a power failure takes what was acknowledged last, as far as it was
 // not synced, and nothing else: the trail opens, and what a checkpoint covered is there.
 func TestCrashPowerFailureWritten(t *testing.T) {
+	if raceEnabled {
+		t.Skip("make simulate runs it")
+	}
 	seeds := 3
-	if raceEnabled || testing.Short() { // make simulate runs all of them
+	if testing.Short() {
 		seeds = 1
 	}
 	var kept, lost int

@@ -49,7 +49,7 @@ func writeUntilKilled(path string, mode Durability) {
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for g := range 48 {
+	for g := range 36 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				ev := event(fmt.Sprint("agent-", g), "step")
@@ -70,7 +70,7 @@ func writeUntilKilled(path string, mode Durability) {
 // A writer is killed again and again at random moments, seals included.
 // Nothing that it acknowledged is lost or there twice.
 func TestCrashKill(t *testing.T) {
-	for mode, rounds := range map[Durability]int{Durable: *crashRounds, Written: *crashRounds / 4} {
+	for mode, rounds := range map[Durability]int{Durable: *crashRounds, Written: *crashRounds / 8} {
 		t.Run(mode.String(), func(t *testing.T) {
 			if testing.Short() {
 				rounds = min(rounds, 20)
