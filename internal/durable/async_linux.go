@@ -16,7 +16,7 @@ import (
 type (
 	iocb struct {
 		data   uint64
-		key    uint32
+		_      uint32
 		flags  uint32 // RWF_*
 		opcode uint16
 		_      int16
