@@ -389,7 +389,7 @@ func TestCrashManyWritersPowerFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 		mu.Lock()
-		left = 150 + rng.IntN(150)
+		left = int(o.ring/4096) + 150 + rng.IntN(150) // making the ring is a write for each block
 		mu.Unlock()
 		var wg sync.WaitGroup
 		for w := range writers {
