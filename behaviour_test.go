@@ -231,7 +231,10 @@ func TestFailedSyncStops(t *testing.T) {
 // acknowledged before is there after the next opening, and if the log takes it, for
 // those who read until then.
 func TestFailedRingStops(t *testing.T) {
-	for _, test := range []struct{ kind, name string }{{"sync", "/log/audit.trail/ring"}, {"write", memLog}} {
+	for _, test := range []struct {
+		kind, name string
+		mode       Durability
+	}{{"sync", "/log/audit.trail/ring", Durable}, {"write", memLog, Written}} {
 		t.Run(test.kind, func(t *testing.T) {
 			m := newMem(t)
 			var fail atomic.Bool
@@ -243,7 +246,7 @@ func TestFailedRingStops(t *testing.T) {
 				return durabletest.Pass
 			})
 			o := ringOptions(f)
-			o.ring = 1 << 20
+			o.ring, o.Durability = 1<<20, test.mode
 			trail, err := Open(memLog, o)
 			if err != nil {
 				t.Fatal(err)

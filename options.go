@@ -23,12 +23,12 @@ import (
 type Durability int
 
 const (
-	// Durable returns once the line is on disk: after fdatasync. Of a busy writer
-	// it is the ring that is synced first (docs/format.md §8), and the log has the
-	// line about a millisecond later, or when somebody reads through us.
+	// Durable returns once the line is on disk: after fdatasync.
 	Durable Durability = iota
-	// Written returns once the line was handed to the operating system, by way of
-	// the ring as above. It survives the end of the process, not a power failure.
+	// Written returns once the line was handed to the operating system. It
+	// survives the end of the process, not a power failure. Of a busy writer it is
+	// the ring that has the line then (docs/format.md §8); the log has it about a
+	// millisecond later, or when somebody reads through us.
 	Written
 	// Queued returns once the line is in a bounded queue in memory, and waits
 	// when that is full. Nothing is dropped, but the end of the process loses

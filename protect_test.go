@@ -392,13 +392,10 @@ func TestAppendOnlySegmentTakesTheRing(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(killed, "audit.trail", "ring")); err != nil {
 		t.Fatalf("there is no ring to be restored: %v", err)
 	}
-	// What the ring has is not all in the segment, which has it only when somebody looks.
-	if err := must(trail.journal.View()).Close(); err != nil {
+	// What the ring has is not all in the segment: a power failure.
+	lines := must(os.ReadFile(path))
+	if err := os.WriteFile(path, lines[:bytes.LastIndexByte(lines[:len(lines)-1], '\n')+1], 0o600); err != nil {
 		t.Fatal(err)
-	}
-	lines := must(os.ReadFile(filepath.Join(live, "audit.jsonl")))
-	if left := must(os.ReadFile(path)); len(left) >= len(lines) || !bytes.HasPrefix(lines, left) {
-		t.Fatalf("the segment had %d bytes of %d", len(left), len(lines))
 	}
 	if err := durable.OS.SetAppendOnly(path, true); err != nil {
 		t.Fatal(err)

@@ -5,12 +5,10 @@ import (
 	"io"
 	"sync"
 	"time"
-
-	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
-// behind has the lines that are in the ring, or on their way to it, and not yet in
-// the open segment. Many of them are written at once there: a file that grows costs a
+// behind has the lines that in mode Written are in the ring, or on their way to it, and
+// not yet in the open segment. Many of them are written at once there: a file that grows costs a
 // page for each few lines, and much less for many, and no append waits for it.
 //
 // Lines come to it under commit, and leave it, into the segment, under catching.
@@ -19,19 +17,12 @@ type behind struct {
 	catching sync.Mutex     // with these under it
 	spare    []byte         // to be used again in the place of lines
 	failed   error          // of a write: the segment may end in half a line
-	dirty    int            // bytes whose writing out was not begun
 	mu       sync.Mutex
 	lines    []byte // under mu
 }
 
-const (
-	// maxBehind bounds it: who brings more has the segment catch up first.
-	maxBehind = 1 << 20
-	// startStep is after how many bytes the device begins to get them. All at once,
-	// when the segment is synced, they would be before every batch of the ring that
-	// comes then: with 64 writers it gave a twentieth more entries.
-	startStep = 256 << 10
-)
+// maxBehind bounds it: who brings more has the segment catch up first.
+const maxBehind = 1 << 20
 
 // leave adds the lines of a batch to what the segment lacks; commit is held.
 func (j *Journal) leave(lines []byte) error {
@@ -79,13 +70,8 @@ func (j *Journal) CatchUp() error {
 	}
 	if err != nil {
 		h.failed = j.stop(fmt.Errorf("write: %w", err))
-		return h.failed
 	}
-	if h.dirty += n; h.dirty >= startStep && j.opts.Mode == Durable {
-		h.dirty = 0
-		durable.StartSync(j.file)
-	}
-	return nil
+	return h.failed
 }
 
 // catchUpSoon has the segment catch up a while after it began to lack something,

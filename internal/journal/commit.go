@@ -6,6 +6,8 @@ import (
 	"io"
 	"runtime"
 	"time"
+
+	"github.com/kaizen-audit/kaizen-audit/internal/durable"
 )
 
 const (
@@ -18,6 +20,10 @@ const (
 	// manyCallers is from how many callers on the two lanes of the ring are
 	// used: with fewer a sync of its own for each half costs more than it gives.
 	manyCallers = 16
+	// startStep is after how many bytes of the segment the device begins to get them.
+	// All at once, when the segment is synced, they would be before every batch of the
+	// ring that comes then: with 64 writers it gave a twentieth more entries.
+	startStep = 256 << 10
 )
 
 // exclusive takes the commit lock and waits for what is on its way.
@@ -195,10 +201,11 @@ func (j *Journal) begin() *batch {
 	}
 }
 
-// write gives a batch its place: in the ring, where there is one that can take it,
-// and the open segment has it soon after; or in the open segment, which mode Durable
-// syncs then. Crash: the segment ends in a prefix of the batch, or in garbage as long
-// as what was not synced, none of it acknowledged but what the ring has.
+// write gives a batch its place. In mode Durable that is the open segment, and then
+// the ring, or else the segment is synced. In mode Written it is the ring, where there
+// is one that can take it, and the segment has it soon after; or else the segment.
+// Crash: the segment ends in a prefix of the batch, or in garbage as long as what was
+// not synced, none of it acknowledged but what the ring has.
 func (j *Journal) write(b *batch) error {
 	lines := b.lines()
 	n := int64(len(lines))
@@ -207,7 +214,7 @@ func (j *Journal) write(b *batch) error {
 	}
 	at := j.offset
 	// What is acknowledged before the segment has it must have its space there.
-	behind := at+n <= j.reserved && j.placeRing(b, at)
+	behind := j.opts.Mode == Written && at+n <= j.reserved && j.placeRing(b, at)
 	var err error
 	if behind {
 		err = j.leave(lines)
@@ -221,7 +228,7 @@ func (j *Journal) write(b *batch) error {
 	unsynced := j.unsynced.Add(n)
 	due := unsynced >= maxUnsynced
 	if j.opts.Mode == Durable {
-		due = !behind && !j.placeRing(b, at)
+		due = !j.placeRing(b, at)
 	}
 	if !due {
 		return nil
@@ -241,6 +248,10 @@ func (j *Journal) append(lines []byte) error {
 		err = io.ErrShortWrite
 	}
 	if err == nil {
+		if j.dirty += n; j.dirty >= startStep && j.opts.Mode == Durable {
+			j.dirty = 0
+			durable.StartSync(j.file)
+		}
 		return nil
 	}
 	// Half a line must not stay before the next one (invariant 5).

@@ -30,9 +30,9 @@
 // A caller adds its lines to the current batch. If nobody leads that, it becomes
 // the leader: it waits for those who are about to come, takes the batch, gives it
 // its place, and makes way for the next leader; then it makes the batch durable and
-// wakes who waited. Without a ring its place is the open segment. With one it is
-// there, the segment catches up behind, and with many callers two batches are on
-// their way, so that processors and disk both have work.
+// wakes who waited. With a ring and many callers two batches are on their way, so
+// that processors and disk both have work. In mode Written the ring is the place, and
+// the open segment catches up behind.
 // A caller whose context can be cancelled never leads: its wait is bounded by
 // the context, and a disk that hangs would hold it. A goroutine for every
 // batch was tried first: with one writer it cost two switches an append.

@@ -92,6 +92,7 @@ type Journal struct {
 	offset    int64        // end of the open segment's last line, behind included
 	reserved  int64        // space asked for, from the file's start
 	noReserve bool         // the file system can't
+	dirty     int          // bytes of the segment whose writing out was not begun
 	ring      *ring        // nil where there is none
 
 	behind behind

@@ -23,17 +23,17 @@ import (
 // syncing a file that grows costs one for each sync: with it a durable append
 // takes two thirds of the time here, and a batch of 64 half of it.
 //
-// A batch goes to the ring, with a sync: that is what acknowledges it. The open
-// segment has it soon after (behind), and is synced before a checkpoint covers the
-// batch and before the ring comes round. After a crash the ring's batches are
-// written to the segment once more.
+// A batch goes to the open segment first, without a sync, and then to the
+// ring, with one: that is what acknowledges it. The segment is synced soon
+// after, before a checkpoint covers the batch and before the ring comes round.
+// After a crash the ring's batches are written to the segment once more.
 //
 // It has two halves. Each is begun anew only when everything that it held is
 // synced in the segment.
 //
-// Mode Written has a ring too, which is not synced: there it saves the wait for the
-// pages that a file needs as it grows, up to ten times that of writing to pages that
-// are there. Each half is begun anew when the segment has what it held.
+// Mode Written has a ring too, which is not synced, and the segment follows it
+// (behind): that saves the wait for the pages that a file needs as it grows, up to ten
+// times that of writing to pages that are there. Each half is begun anew when the segment has what it held.
 type ring struct {
 	lanes [lanes]*lane // the second is opened when it is wanted
 	gone  atomic.Bool  // it can't be written to; mode Written does without
