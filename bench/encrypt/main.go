@@ -275,6 +275,9 @@ func store(dir string, events []audit.Event, profile string, encrypt bool) (s st
 			return s, err
 		}
 	}
+	if _, err := t.Verify(ctx, nil); err != nil { // the log has all that is acknowledged then
+		return s, err
+	}
 	after, err := os.ReadFile(path)
 	if err != nil {
 		return s, err
