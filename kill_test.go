@@ -167,19 +167,41 @@ func tmpfs(t *testing.T, size string) string {
 // A full disk is met before an acknowledgement, in every durability; when
 // there is space again the trail goes on; nothing acknowledged is lost.
 func TestFullDisk(t *testing.T) {
-	for _, d := range []Durability{Durable, Written, Queued} {
-		t.Run(d.String(), func(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		o    Options
+	}{
+		{"durable", Options{Durability: Durable}},
+		{"written", Options{Durability: Written}},
+		{"queued", Options{Durability: Queued}},
+		{"durable, ring", Options{Durability: Durable, ring: 64 << 10, ringAfter: 1}},
+		{"written, ring", Options{Durability: Written, ring: 64 << 10, ringAfter: 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			dir := tmpfs(t, "2m")
 			ballast := filepath.Join(dir, "ballast")
 			if err := os.WriteFile(ballast, make([]byte, 512<<10), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			path := filepath.Join(dir, "audit.jsonl")
-			trail, err := Open(path, &Options{Durability: d, StateDir: t.TempDir()})
+			o := test.o
+			o.StateDir = t.TempDir()
+			trail, err := Open(path, &o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			h := &history{}
+			if o.ring > 0 {
+				if err := h.record(trail, 1); err != nil {
+					t.Fatal(err)
+				}
+				if err := h.sign(trail); err != nil { // from here on there is a ring
+					t.Fatal(err)
+				}
+				if _, err := os.Stat(filepath.Join(trail.dir, "ring")); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for {
 				if err = h.record(trail, 1); err != nil {
 					break
@@ -201,7 +223,9 @@ func TestFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkWhole(t, durable.OS, trail.path, h)
-			trail, err = Open(path, &Options{Durability: d, StateDir: t.TempDir()})
+			o = test.o
+			o.StateDir = t.TempDir()
+			trail, err = Open(path, &o)
 			if err != nil {
 				t.Fatal(err)
 			}

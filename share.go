@@ -130,9 +130,7 @@ const serveLook = 50 * time.Millisecond
 type sharedTrail struct{ t *Trail }
 
 func (s sharedTrail) Info(ctx context.Context) (socket.Info, error) {
-	if err := s.t.journal.CatchUp(); err != nil { // who asks may read the files next
-		return socket.Info{}, explainJournal(err)
-	}
+	s.t.catchUp() // who asks may read the files next
 	kept, err := s.t.Retention(ctx)
 	if err != nil {
 		return socket.Info{}, err

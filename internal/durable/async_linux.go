@@ -212,7 +212,7 @@ func syncTogether(files []File) (n int, err error) {
 			continue
 		}
 		if errno != 0 { // those that were taken are waited for, and the others synced one by one
-			s.none = errno != syscall.EAGAIN
+			s.none = errno == syscall.EINVAL || errno == syscall.ENOSYS || errno == syscall.EPERM // not by a file's fault
 			break
 		}
 		n += int(got)

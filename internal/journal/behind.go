@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// behind has the lines that in mode Written are in the ring, or on their way to it, and
-// not yet in the open segment. Many of them are written at once there: a file that grows costs a
-// page for each few lines, and much less for many, and no append waits for it.
+// behind has the lines that in mode Written are in the ring, or on their way to it,
+// and not yet in the open segment. Many of them are written at once there: a file that
+// grows costs a page for each few lines, and no append waits for it.
 //
 // Lines come to it under commit, and leave it, into the segment, under catching.
 type behind struct {
