@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,6 +51,11 @@ func TestVerifySinceLast(t *testing.T) {
 		entries := found(t, trail, Query{EventTypes: []string{"AUDIT_VERIFY"}})
 		if len(entries) != 3 || entries[2].Outputs.Text("status") != verify.Intact {
 			t.Fatalf("%d entries", len(entries))
+		}
+		for _, e := range entries { // which detectors would take for a secret now and then if it were base64
+			if root, err := hex.DecodeString(e.Outputs.Text("root")); err != nil || len(root) != 32 {
+				t.Errorf("the root is recorded as %q", e.Outputs.Text("root"))
+			}
 		}
 		// A changed line in what is read is found, and then everything is read.
 		seal()
