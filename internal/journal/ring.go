@@ -323,7 +323,7 @@ func (j *Journal) dropRing() error {
 }
 
 // placeRing takes a place in the ring for a batch whose place in the segment is at
-// offset. It reports false where the batch has to go to the segment instead.
+// offset. It reports false where the ring has none: then the segment has to acknowledge.
 func (j *Journal) placeRing(b *batch, offset int64) bool {
 	r, batch := j.ring, len(b.lines())
 	if r == nil || r.gone.Load() || !r.fits(batch) {
