@@ -681,6 +681,22 @@ func TestReadersSeeWhatIsAcknowledged(t *testing.T) {
 					t.Fatalf("a reader sees %d of %d", got, n)
 				}
 			}
+			// Both of what a reader asks its holder have the log catch up.
+			for name, ask := range map[string]func() error{
+				"its state": func() error { _, err := sharedTrail{trail}.Info(ctx); return err },
+				"to note a reading": func() error {
+					_, err := sharedTrail{trail}.NoteReading(ctx, socket.Peer{}, socket.Reading{EventType: "AUDIT_QUERY", Action: "query"})
+					return err
+				},
+			} {
+				r := must(trail.Record(ctx, event("b", "x")))
+				if err := ask(); err != nil {
+					t.Fatal(err)
+				}
+				if lines := bytes.Count(must(os.ReadFile(path)), []byte("\n")); int64(lines) <= r.Index {
+					t.Errorf("the holder was asked %s, and the log has %d lines, not entry %d", name, lines, r.Index)
+				}
+			}
 		})
 	}
 }
